@@ -63,3 +63,24 @@ type NIC struct {
 	Up        bool           `json:"up"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 }
+
+// EventKind is what an [Event] tells.
+type EventKind string
+
+// Kinds of events.
+const (
+	EventVMUp     EventKind = "vm_up"     // the hypervisor process answers (again); events before it may be lost
+	EventVMGone   EventKind = "vm_gone"   // the hypervisor process is gone, and every vNIC of the VM with it
+	EventRemoved  EventKind = "removed"   // a vNIC was unplugged, and not by the host half
+	EventAgentUp  EventKind = "agent_up"  // a session with the VM's agent began; events before it may be lost
+	EventReturned EventKind = "returned"  // the pod's namespace died, and its vNIC is in the guest's first namespace
+	EventAgentOff EventKind = "agent_off" // the session with the VM's agent ended
+)
+
+// Event is something that happened to a VM or to one of its vNICs.
+type Event struct {
+	Kind EventKind
+	VM   string
+	ID   ID  // of EventRemoved and EventReturned
+	MAC  MAC // of EventReturned
+}
