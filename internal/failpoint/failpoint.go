@@ -1,8 +1,5 @@
 //go:build failpoints
 
-// Package failpoint stops a program at named places, so that tests can crash
-// it, or something else, exactly there. Without the build tag "failpoints" it
-// compiles to nothing.
 package failpoint
 
 import (
@@ -16,13 +13,6 @@ import (
 
 // Enabled tells whether failpoints are compiled in.
 const Enabled = true
-
-// Env holds the failpoints in force, separated by commas, each one of:
-//
-//	NAME=kill        the process ends itself by SIGKILL
-//	NAME=error       Hit returns an error
-//	NAME=pause:DIR   Hit creates DIR/NAME, then waits until it is removed
-const Env = "BRFUSE_FAILPOINTS"
 
 // pauseLimit bounds a pause, in case the test is gone.
 const pauseLimit = 2 * time.Minute

@@ -1,8 +1,5 @@
 //go:build !failpoints
 
-// Package failpoint stops a program at named places, so that tests can crash
-// it, or something else, exactly there. Without the build tag "failpoints" it
-// compiles to nothing.
 package failpoint
 
 // Enabled tells whether failpoints are compiled in.

@@ -1,0 +1,198 @@
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Bridge says how a bridge is made.
+type Bridge struct {
+	Name  string
+	Alias string   // given by a second request, so a crash may leave the bridge without
+	MAC   vnic.MAC // explicit, so that it doesn't follow the ports'
+	MTU   int      // bytes; explicit too
+}
+
+// AddBridge makes a bridge that is down and has no multicast snooping. One that
+// exists is [fs.ErrExist].
+func (h *Handle) AddBridge(b Bridge) error {
+	snooping := false
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = b.Name, b.MAC.HardwareAddr()
+	// A bridge follows its ports' smallest MTU until its own is changed; the one
+	// that it is made with doesn't count.
+	attrs.MTU = b.MTU + 1
+	err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping})
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		err = fs.ErrExist
+	case errors.Is(err, unix.EOPNOTSUPP):
+		err = fmt.Errorf("%w: %w: load the kernel module bridge", err, vnic.ErrUnsupported)
+	}
+	if err != nil {
+		return fmt.Errorf("add bridge %s: %w", b.Name, err)
+	}
+	l, err := h.HostLink(b.Name)
+	if err != nil {
+		return err
+	}
+	if err := h.SetLinkMTU(l, b.MTU); err != nil {
+		return err
+	}
+	return h.SetLinkAlias(l, b.Alias)
+}
+
+// SetLinkMTU sets a link's MTU in bytes.
+func (h *Handle) SetLinkMTU(l HostLink, mtu int) error {
+	if err := noLink(h.nl.LinkSetMTU(index(l.Index), mtu)); err != nil {
+		return fmt.Errorf("set mtu of %s to %d: %w", l.Name, mtu, err)
+	}
+	return nil
+}
+
+// SetLinkAlias sets a link's alias.
+func (h *Handle) SetLinkAlias(l HostLink, alias string) error {
+	if err := noLink(h.nl.LinkSetAlias(index(l.Index), alias)); err != nil {
+		return fmt.Errorf("set alias of %s: %w", l.Name, err)
+	}
+	return nil
+}
+
+// SetLinkUp sets a link up.
+func (h *Handle) SetLinkUp(l HostLink) error {
+	if err := noLink(h.nl.LinkSetUp(index(l.Index))); err != nil {
+		return fmt.Errorf("set %s up: %w", l.Name, err)
+	}
+	return nil
+}
+
+// SetLinkNoARP keeps the kernel from speaking and hearing ARP on a link.
+func (h *Handle) SetLinkNoARP(l HostLink) error {
+	if err := noLink(h.nl.LinkSetARPOff(index(l.Index))); err != nil {
+		return fmt.Errorf("turn arp off on %s: %w", l.Name, err)
+	}
+	return nil
+}
+
+// JoinBridge makes l a port of a bridge for the one station with that MAC. The
+// port learns no addresses, so a frame with a forged source can't redirect
+// traffic; it has a static forwarding entry for mac instead, and no frame for
+// an unknown station is flooded to it. Repeating it is harmless.
+func (h *Handle) JoinBridge(l, bridge HostLink, mac vnic.MAC) error {
+	link := index(l.Index)
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"join", func() error {
+			if l.Master == bridge.Index {
+				return nil
+			}
+			return h.nl.LinkSetMasterByIndex(link, bridge.Index)
+		}},
+		{"turn learning off", func() error { return h.nl.LinkSetLearning(link, false) }},
+		{"turn flooding off", func() error { return h.nl.LinkSetFlood(link, false) }},
+		{"add forwarding entry", func() error {
+			return h.nl.NeighSet(&netlink.Neigh{
+				LinkIndex: l.Index, Family: unix.AF_BRIDGE, HardwareAddr: mac.HardwareAddr(),
+				State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER,
+			})
+		}},
+	}
+	for _, s := range steps {
+		if err := noLink(s.do()); err != nil {
+			return fmt.Errorf("port %s of bridge %s: %s: %w", l.Name, bridge.Name, s.what, err)
+		}
+	}
+	return nil
+}
+
+// LeaveBridge takes l from its bridge, and the port's forwarding entries with
+// it. A link that is gone or is no port is no error.
+func (h *Handle) LeaveBridge(l HostLink) error {
+	err := noLink(h.nl.LinkSetNoMaster(index(l.Index)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("take %s from its bridge: %w", l.Name, err)
+	}
+	return nil
+}
+
+// BridgePorts returns the ports of a bridge.
+func (h *Handle) BridgePorts(bridge HostLink) ([]HostLink, error) {
+	all, err := h.HostLinks("")
+	if err != nil {
+		return nil, err
+	}
+	var ports []HostLink
+	for _, l := range all {
+		if l.Master == bridge.Index {
+			ports = append(ports, l)
+		}
+	}
+	return ports, nil
+}
+
+// SetHostAddrs gives a link exactly those addresses, and takes others away but
+// for IPv6 link-local ones. They are usable at once: duplicate address
+// detection is left out.
+func (h *Handle) SetHostAddrs(l HostLink, want []netip.Prefix) error {
+	have, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(index(l.Index), netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", l.Name, noLink(err))
+	}
+	missing := make(map[netip.Prefix]bool, len(want))
+	for _, p := range want {
+		missing[p] = true
+	}
+	for _, a := range have {
+		p := hostPrefix(a.IPNet)
+		switch {
+		case missing[p]:
+			delete(missing, p)
+		case p.Addr().IsLinkLocalUnicast() && p.Addr().Is6():
+		default:
+			if err := h.nl.AddrDel(index(l.Index), &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+				return fmt.Errorf("take address %s from %s: %w", p, l.Name, noLink(err))
+			}
+		}
+	}
+	for _, p := range want {
+		if !missing[p] {
+			continue
+		}
+		if err := h.addHostAddr(l, p); err != nil {
+			return fmt.Errorf("give address %s to %s: %w", p, l.Name, noLink(err))
+		}
+	}
+	return nil
+}
+
+func (h *Handle) addHostAddr(l HostLink, p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: hostIPNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	err := h.nl.AddrAdd(index(l.Index), a)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+func hostIPNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func hostPrefix(n *net.IPNet) netip.Prefix {
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits)
+}

@@ -1,0 +1,46 @@
+package rtnl
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// SetNeighbour asks for a permanent entry that tells the MAC of a neighbour on
+// a link, in place of what the kernel knows or would have to ask for.
+func SetNeighbour(index int, a netip.Addr, mac vnic.MAC) Request {
+	msg := &neighMsg{Family: uint8(family(a)), Index: int32(index), State: unix.NUD_PERMANENT}
+	return newRequest(fmt.Sprintf("set neighbour %s to %s", a, mac), unix.RTM_NEWNEIGH,
+		unix.NLM_F_CREATE|unix.NLM_F_REPLACE, msg,
+		nl.NewRtAttr(unix.NDA_DST, a.AsSlice()), nl.NewRtAttr(unix.NDA_LLADDR, mac[:]))
+}
+
+// DelNeighbour asks to forget a neighbour.
+func DelNeighbour(index int, a netip.Addr) Request {
+	msg := &neighMsg{Family: uint8(family(a)), Index: int32(index)}
+	return newRequest(fmt.Sprintf("delete neighbour %s", a), unix.RTM_DELNEIGH, 0, msg,
+		nl.NewRtAttr(unix.NDA_DST, a.AsSlice()))
+}
+
+// neighMsg is the kernel's struct ndmsg.
+type neighMsg struct {
+	Family uint8
+	Index  int32
+	State  uint16
+}
+
+// Len is part of [nl.NetlinkRequestData].
+func (*neighMsg) Len() int { return unix.SizeofNdMsg }
+
+// Serialize is part of [nl.NetlinkRequestData].
+func (m *neighMsg) Serialize() []byte {
+	b := make([]byte, unix.SizeofNdMsg)
+	b[0] = m.Family
+	nl.NativeEndian().PutUint32(b[4:], uint32(m.Index))
+	nl.NativeEndian().PutUint16(b[8:], m.State)
+	return b
+}

@@ -1,0 +1,114 @@
+package rtnl_test
+
+import (
+	"io/fs"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/brfuse/brfuse/internal/netnsx"
+	"github.com/brfuse/brfuse/internal/rtnl"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// inNewNetns runs f in a network namespace of its own.
+func inNewNetns(t *testing.T, f func(*rtnl.Handle) error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("needs root")
+	}
+	ns, err := netnsx.New()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ns.Close()) }()
+	require.NoError(t, ns.Do(func() error {
+		h, err := rtnl.New()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return f(h)
+	}))
+}
+
+func TestIntegrationOpenTap(t *testing.T) {
+	inNewNetns(t, func(h *rtnl.Handle) error {
+		files, err := rtnl.OpenTap("brf0000000001", 2)
+		if err != nil {
+			return err
+		}
+		assert.Len(t, files, 2)
+		for _, f := range files {
+			flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0)
+			require.NoError(t, err)
+			assert.Equal(t, unix.FD_CLOEXEC, flags)
+		}
+		link, err := h.HostLink("brf0000000001")
+		require.NoError(t, err)
+		assert.Equal(t, "tun", link.Kind)
+		assert.False(t, link.Up)
+
+		for _, queues := range []int{1, 2} {
+			_, err = rtnl.OpenTap("brf0000000001", queues)
+			require.ErrorIs(t, err, fs.ErrExist)
+		}
+		_, err = rtnl.OpenTap("a-name-that-is-too-long", 1)
+		require.Error(t, err)
+
+		require.NoError(t, rtnl.CloseFiles(files))
+		_, err = h.HostLink("brf0000000001")
+		require.ErrorIs(t, err, fs.ErrNotExist, "it went with its last descriptor")
+		return nil
+	})
+}
+
+func TestIntegrationBridge(t *testing.T) {
+	inNewNetns(t, func(h *rtnl.Handle) error {
+		mac := vnic.MAC{2, 0, 0, 0, 0, 1}
+		b := rtnl.Bridge{Name: "br", Alias: "mine", MAC: mac, MTU: 1500}
+		require.NoError(t, h.AddBridge(b))
+		require.ErrorIs(t, h.AddBridge(b), fs.ErrExist)
+		br, err := h.HostLink("br")
+		require.NoError(t, err)
+		assert.Equal(t, rtnl.HostLink{Index: br.Index, Name: "br", Kind: "bridge", Alias: "mine", MAC: mac, MTU: 1500}, br)
+
+		files, err := rtnl.OpenTap("brf0000000001", 1)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, rtnl.CloseFiles(files)) }()
+		tap, err := h.HostLink("brf0000000001")
+		require.NoError(t, err)
+		require.NoError(t, h.SetLinkMTU(tap, 1280))
+		require.NoError(t, h.JoinBridge(tap, br, vnic.MAC{2, 0, 0, 0, 0, 2}))
+		tap, err = h.HostLink(tap.Name)
+		require.NoError(t, err)
+		assert.Equal(t, br.Index, tap.Master)
+		require.NoError(t, h.JoinBridge(tap, br, vnic.MAC{2, 0, 0, 0, 0, 2}), "again")
+		ports, err := h.BridgePorts(br)
+		require.NoError(t, err)
+		assert.Equal(t, []rtnl.HostLink{tap}, ports)
+		now, err := h.HostLink("br")
+		require.NoError(t, err)
+		assert.Equal(t, br, now, "a port changes neither MAC nor MTU")
+
+		require.NoError(t, h.LeaveBridge(tap))
+		require.NoError(t, h.LeaveBridge(tap), "again")
+		ports, err = h.BridgePorts(br)
+		require.NoError(t, err)
+		assert.Empty(t, ports)
+
+		one, two := netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.2/24")
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{one}))
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{two}))
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{two}), "again")
+		require.NoError(t, h.DeleteHostLink(br))
+		require.NoError(t, h.DeleteHostLink(br), "again")
+		require.ErrorIs(t, h.SetLinkUp(br), fs.ErrNotExist)
+		return nil
+	})
+}
