@@ -1,0 +1,35 @@
+// Package hostside is the hypervisor's half of brfuse: it gives virtual
+// machines vNICs while they run, and takes them back.
+//
+// A [Host] is told of networks and of VMs, and then plugs: it makes a tap,
+// puts a packet filter in force on it, makes it a port of the network's bridge,
+// and hands its descriptors to the VM's hypervisor process, which needs no
+// privilege for it. A network is a Linux bridge with the gateways' addresses on
+// it; traffic that leaves the host may be masqueraded.
+//
+// # What is left when something dies
+//
+// A tap exists as long as a process holds one of its descriptors. When the
+// daemon dies, the hypervisor keeps its taps, the kernel keeps the filter, and
+// pods keep talking; a new Host finds all of them. When a hypervisor process
+// dies, its taps are gone with it. [Host.Unplug] and [Host.Plug] may be repeated
+// with the same id at any time, and put right what an earlier one left halfway.
+// [Host.Ports] says what is there.
+//
+// # What a pod can't do
+//
+// Only the leased MAC and addresses leave a port, in ARP and neighbour
+// discovery too; answers of DHCP servers, router advertisements, redirects and
+// tagged frames never do. The filter is on the host, where root in the VM can't
+// reach it, and [Host.Dropped] counts what it dropped. Before a port is known, and
+// after it is forgotten, nothing passes.
+//
+// # What the host needs
+//
+// The capability CAP_NET_ADMIN, the kernel's tun, bridge and nftables drivers
+// (families bridge and inet, with address translation), and for each VM a QMP
+// socket of its own. The Host turns IP forwarding on, and leaves it on. A host
+// whose own forward chain drops by policy must accept what is forwarded from
+// and to the bridges; brfuse doesn't override that. Names of network devices
+// that begin with "brf" are brfuse's: the filter applies to all of them.
+package hostside

@@ -1,0 +1,173 @@
+package hostside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/guard"
+	"github.com/brfuse/brfuse/hostside/internal/port"
+	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Config says how a [Host] works. The zero value is ready to use.
+type Config struct {
+	// Log gets what happens. Default: [slog.Default].
+	Log *slog.Logger
+}
+
+// Host is the hypervisor's half of brfuse. It is safe for concurrent use: calls
+// for one vNIC are made one after the other, and calls for several in parallel.
+type Host struct {
+	log    *slog.Logger
+	dial   dialFunc
+	links  *port.Links
+	guard  *guard.Guard
+	events *eventQueue
+	ids    keyLock[vnic.ID]
+
+	// life ends with Close. It is the Host's own and belongs to no call: the
+	// connections to the VMs are kept in it.
+	life context.Context
+	stop context.CancelFunc
+
+	mu       sync.Mutex // guards what follows; never held while waiting
+	closed   bool
+	vms      map[string]*vm
+	networks map[string]vnic.Network
+}
+
+// dialFunc connects to a VM's hypervisor process.
+type dialFunc func(context.Context, vnic.VM, *slog.Logger) (backend.VM, error)
+
+// New returns a Host of the network namespace that the calling thread is in.
+// Networks and ports that an earlier process left stay in force.
+func New(cfg Config) (*Host, error) {
+	return newHost(cfg, func(ctx context.Context, v vnic.VM, log *slog.Logger) (backend.VM, error) {
+		return qmpvm.Dial(ctx, v, log)
+	})
+}
+
+func newHost(cfg Config, dial dialFunc) (*Host, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	links, err := port.New(cfg.Log)
+	if err != nil {
+		return nil, fmt.Errorf("open host: %w", err)
+	}
+	g, err := guard.Open(cfg.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open host: %w", err), links.Close())
+	}
+	life, stop := context.WithCancel(context.Background())
+	return &Host{
+		log: cfg.Log, dial: dial, links: links, guard: g, events: newEventQueue(), life: life, stop: stop,
+		vms: make(map[string]*vm), networks: make(map[string]vnic.Network),
+	}, nil
+}
+
+// Events returns what happens to VMs and vNICs: [vnic.EventVMUp],
+// [vnic.EventVMGone] and [vnic.EventRemoved]. Events wait as long as it takes
+// until they are read. The channel is closed by Close.
+func (h *Host) Events() <-chan vnic.Event { return h.events.out }
+
+// Close ends the connections to the VMs. Everything that is plugged stays.
+// Calls that are under way must have returned.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	h.closed = true
+	vms := h.vms
+	h.vms = nil
+	h.mu.Unlock()
+	h.stop()
+	for _, v := range vms {
+		<-v.done
+	}
+	h.events.close()
+	return errors.Join(h.guard.Close(), h.links.Close())
+}
+
+// SetNetwork makes sure that the network is there: its bridge, the gateways'
+// addresses on it, forwarding, masquerading. It may be repeated, and then
+// repairs what differs. A bridge of that name that is not brfuse's is a
+// [vnic.ErrConflict]; a kernel without what is needed, [vnic.ErrUnsupported].
+func (h *Host) SetNetwork(ctx context.Context, n vnic.Network) error {
+	n, err := n.Complete()
+	if err != nil {
+		return err
+	}
+	if err := h.links.SetNetwork(ctx, n); err != nil {
+		return err
+	}
+	if err := h.guard.SetNetwork(ctx, n); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	_, known := h.networks[n.Name]
+	h.networks[n.Name] = n
+	h.mu.Unlock()
+	if !known {
+		h.warn(ctx, n)
+	}
+	return nil
+}
+
+func (h *Host) warn(ctx context.Context, n vnic.Network) {
+	warnings, err := h.links.Warnings(ctx)
+	if err != nil {
+		h.log.Warn("check settings of the host", "network", n.Name, "error", err)
+	}
+	for _, w := range warnings {
+		h.log.Warn(w, "network", n.Name)
+	}
+}
+
+// RemoveNetwork removes what SetNetwork made. With ports in its bridge it is a
+// [vnic.ErrInUse]. A network that is gone is no error.
+func (h *Host) RemoveNetwork(ctx context.Context, n vnic.Network) error {
+	n, err := n.Complete()
+	if err != nil {
+		return err
+	}
+	if err := h.links.RemoveNetwork(ctx, n); err != nil {
+		return err
+	}
+	if err := h.guard.RemoveNetwork(ctx, n.Name); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.networks, n.Name)
+	return nil
+}
+
+func (h *Host) network(name string) (vnic.Network, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n, ok := h.networks[name]
+	if !ok {
+		return n, fmt.Errorf("network %s: %w: create it first", name, vnic.ErrUnknownNetwork)
+	}
+	return n, nil
+}
+
+// Dropped returns how many packets from pods the host has dropped, by reason:
+// "mac", "arp", "ipv4", "ipv6", "nd", "dhcp", "router", "redirect",
+// "ethertype", and "stray" for what a pod sent to the host beside its bridge.
+// Without networks and ports it is empty.
+func (h *Host) Dropped(ctx context.Context) (map[string]uint64, error) {
+	counts, err := h.guard.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dropped := make(map[string]uint64, len(counts))
+	for reason, n := range counts {
+		dropped[string(reason)] = n.Packets
+	}
+	return dropped, nil
+}

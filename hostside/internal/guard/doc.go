@@ -1,0 +1,46 @@
+// Package guard keeps the packet filter of a hypervisor: what may come in by a
+// pod's tap, and which networks hide behind the host's own address. It owns the
+// nftables tables "brfuse" of the families bridge and inet, and is the only
+// package that imports an nftables library.
+//
+// # Anti-spoofing
+//
+// The bridge table sees every frame that a tap, recognised by its name alone,
+// hands to a bridge. Three sets say what is leased: tap and MAC, tap and IPv4
+// address, tap and IPv6 address; the MAC's own link-local address is always
+// among the last. A frame passes when
+//
+//   - its source MAC is the tap's, and it is untagged ARP, IPv4 or IPv6;
+//   - of ARP: it is Ethernet/IPv4, its sender's MAC and IP are the tap's (or it
+//     is a probe for an address of the tap's own);
+//   - of IPv4 and IPv6: its source is the tap's, and it is none of a DHCP
+//     server's answers, router advertisements, redirects or multicast queries;
+//   - of neighbour discovery: it has no extension header, and at most the one
+//     option that it needs, which names the tap's MAC; what it advertises, or
+//     tests for duplicates, is an address of the tap's own;
+//   - from the unspecified IPv6 address: it is such a test, or reports multicast
+//     memberships.
+//
+// Everything else is dropped and counted under a [Reason]. A tap of which the
+// sets know nothing can send nothing, so the filter is closed before a port is
+// told of, while the daemon is down, and after a crash. A lookup costs the same
+// with one port as with thousands, and a change of one port is one small batch.
+//
+// The bridge hook alone is not enough. A bridge passes frames for the group
+// addresses 01:80:c2:00:00:0x on to the host beside that hook, and a tap that
+// is in no bridge gives all to the host. So the inet table drops what reaches
+// the host by a tap; bridged traffic comes in by the bridge and is not affected.
+//
+// # Masquerading
+//
+// The inet table rewrites the source of what leaves the host from a network's
+// pools, neither to the network itself nor into another network's bridge. It
+// accepts nothing: an operator whose own forward chain drops by policy lets
+// traffic from and to the bridges pass there.
+//
+// # Lifetime
+//
+// The tables exist while there is a network or a port. The kernel's copy is the
+// state: [Open] reads what an earlier process left, and builds the tables anew
+// around it. Replacement is atomic and keeps the counters.
+package guard

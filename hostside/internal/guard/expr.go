@@ -1,0 +1,96 @@
+package guard
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The registers that rules use. Each holds 16 bytes: an interface's name fits
+// the first, and the address beside it the second, as a set's key wants them.
+const (
+	reg  = 1
+	reg2 = 2
+)
+
+// match is a part of a rule: the expressions of one condition or action.
+type match []expr.Any
+
+// rule joins parts to one rule's expressions.
+func rule(parts ...match) []expr.Any { return slices.Concat(parts...) }
+
+func load(base expr.PayloadBase, offset, length, register uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: length}
+}
+
+func meta(key expr.MetaKey) expr.Any { return &expr.Meta{Key: key, Register: reg} }
+
+// bytesAre matches when the bytes at offset of a header are exactly want.
+func bytesAre(base expr.PayloadBase, offset uint32, want ...byte) match {
+	return match{load(base, offset, uint32(len(want)), reg), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: want}}
+}
+
+// bytesAreNot matches when the bytes are there and are not want.
+func bytesAreNot(base expr.PayloadBase, offset uint32, want ...byte) match {
+	return match{load(base, offset, uint32(len(want)), reg), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: want}}
+}
+
+// leased matches when the tap and the address at offset are in set.
+func leased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
+	address := set.KeyType.Bytes - unix.IFNAMSIZ
+	if set == macSet {
+		address = 6
+	}
+	return match{
+		meta(expr.MetaKeyIIFNAME), load(base, offset, address, reg2),
+		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID},
+	}
+}
+
+// notLeased matches when the address is there, and not in set with the tap.
+func notLeased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
+	m := leased(set, base, offset)
+	m[len(m)-1].(*expr.Lookup).Invert = true
+	return m
+}
+
+// fromTap matches what comes in by a tap of brfuse's, leased or not.
+func fromTap(prefix string) match {
+	return match{meta(expr.MetaKeyIIFNAME), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(prefix)}}
+}
+
+// protocol matches the transport protocol behind all headers.
+func protocol(p byte) match {
+	return match{meta(expr.MetaKeyL4PROTO), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{p}}}
+}
+
+// wellFormed matches a packet whose headers the kernel could follow up to the
+// transport protocol, whichever: 255 is reserved and none.
+func wellFormed() match {
+	return match{meta(expr.MetaKeyL4PROTO), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{unix.IPPROTO_RAW}}}
+}
+
+// laterFragment matches IPv6 fragments but for the first.
+func laterFragment() match {
+	return match{
+		&expr.Exthdr{DestRegister: reg, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 2, Mask: []byte{0xff, 0xf8}, Xor: []byte{0, 0}},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0, 0}},
+	}
+}
+
+// drop counts a packet under a reason and drops it.
+func drop(r Reason) match {
+	return match{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: string(r)}, &expr.Verdict{Kind: expr.VerdictDrop}}
+}
+
+func accept() match { return match{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func goTo(c *nftables.Chain) match {
+	return match{&expr.Verdict{Kind: expr.VerdictGoto, Chain: c.Name}}
+}
+
+func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }

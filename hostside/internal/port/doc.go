@@ -1,0 +1,13 @@
+// Package port keeps the host's links: a bridge for each network and a tap for
+// each vNIC. Its names and aliases tell which links are brfuse's; it touches no
+// other.
+//
+// A bridge that it makes has a MAC and an MTU of its own, which don't follow
+// those of its ports, and the networks' gateway addresses. Multicast snooping
+// is off: a segment that has no querier would sooner or later stop delivering
+// neighbour discovery to ports whose reports it missed, and the only queriers
+// here would be the pods, which are not trusted with it.
+//
+// A tap is silent: the host has no address on it, neither sends nor hears IPv6
+// and ARP there, and learns no forwarding entry from it.
+package port

@@ -1,0 +1,86 @@
+package port
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/brfuse/brfuse/internal/netnsx"
+	"github.com/brfuse/brfuse/internal/rtnl"
+)
+
+// Links is the host's links in one network namespace. It is safe for
+// concurrent use.
+type Links struct {
+	log  *slog.Logger
+	nl   *rtnl.Handle
+	gone *rtnl.GoneWatch
+	ns   *netnsx.NS
+
+	jobs chan job
+	stop chan struct{} // closed by Close
+	done chan error    // gets the worker's end
+}
+
+type job struct {
+	do   func() error
+	done chan error
+}
+
+// New returns the links of the calling thread's network namespace.
+func New(log *slog.Logger) (*Links, error) {
+	ns, err := netnsx.Current()
+	if err != nil {
+		return nil, err
+	}
+	nl, err := rtnl.New()
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	gone, err := nl.WatchGone()
+	if err != nil {
+		nl.Close()
+		return nil, errors.Join(err, ns.Close())
+	}
+	l := &Links{log: log, nl: nl, gone: gone, ns: ns, jobs: make(chan job), stop: make(chan struct{}), done: make(chan error, 1)}
+	go func() { l.done <- ns.Do(l.work) }()
+	return l, nil
+}
+
+// Close lets go of the namespace. The links stay.
+func (l *Links) Close() error {
+	close(l.stop)
+	err := <-l.done
+	l.gone.Close()
+	l.nl.Close()
+	return errors.Join(err, l.ns.Close())
+}
+
+// work runs jobs inside of the namespace. One thread stays there for them: a
+// visit by setns takes some ten milliseconds, as much as all the rest of a plug.
+func (l *Links) work() error {
+	for {
+		select {
+		case j := <-l.jobs:
+			j.done <- j.do()
+		case <-l.stop:
+			return nil
+		}
+	}
+}
+
+// inside runs f in the namespace. Without a link socket of its own, what f
+// does there is what the thread's namespace decides: taps and sysctls.
+func (l *Links) inside(ctx context.Context, f func() error) error {
+	j := job{do: f, done: make(chan error, 1)}
+	select {
+	case l.jobs <- j:
+		return <-j.done
+	case <-l.stop:
+		return fmt.Errorf("host links: %w", os.ErrClosed)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,138 @@
+package port
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"github.com/brfuse/brfuse/internal/rtnl"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+const kindBridge = "bridge"
+
+// alias proves that a bridge is the network's.
+func alias(network string) string { return "brfuse network " + network }
+
+// SetNetwork makes sure that the network's bridge is there and as n says: its
+// alias, MTU and gateway addresses, up, and the host forwards. Of an external
+// bridge it only checks that there is one. A bridge of that name that is not
+// brfuse's is a [vnic.ErrConflict]. n is complete.
+func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
+	if n.External {
+		if err := l.checkExternal(n); err != nil || !n.Masquerade {
+			return err
+		}
+		return l.inside(ctx, func() error { return l.forward(n) })
+	}
+	b, err := l.bridge(n)
+	if err != nil {
+		return fmt.Errorf("set network %s: %w", n.Name, err)
+	}
+	if b.MTU != n.MTU {
+		if err := l.nl.SetLinkMTU(b, n.MTU); err != nil {
+			return fmt.Errorf("set network %s: %w", n.Name, err)
+		}
+	}
+	err = l.inside(ctx, func() error { return errors.Join(l.forward(n), quiet(n)) })
+	if err == nil {
+		err = l.nl.SetHostAddrs(b, gateways(n))
+	}
+	if err == nil && !b.Up {
+		err = l.nl.SetLinkUp(b)
+	}
+	if err != nil {
+		return fmt.Errorf("set network %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+func (l *Links) checkExternal(n vnic.Network) error {
+	b, err := l.nl.HostLink(n.Bridge)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("set network %s: no bridge %s here: %w: make it, or leave external out", n.Name, n.Bridge, vnic.ErrInvalid)
+	case err == nil && b.Kind != kindBridge:
+		return fmt.Errorf("set network %s: %s is no Linux bridge: %w", n.Name, n.Bridge, vnic.ErrInvalid)
+	}
+	return err
+}
+
+// bridge returns the network's bridge, and makes it when there is none.
+func (l *Links) bridge(n vnic.Network) (rtnl.HostLink, error) {
+	b, err := l.nl.HostLink(n.Bridge)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = l.nl.AddBridge(rtnl.Bridge{Name: n.Bridge, Alias: alias(n.Name), MTU: n.MTU, MAC: vnic.NewMAC()})
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			b, err = l.nl.HostLink(n.Bridge)
+		}
+	}
+	if err != nil {
+		return b, err
+	}
+	ours, err := l.ours(b, n)
+	if err != nil {
+		return b, err
+	}
+	if !ours {
+		return b, fmt.Errorf("link %s is there and not brfuse's: %w: remove it, or use it as an external bridge", b.Name, vnic.ErrConflict)
+	}
+	if b.Alias == "" {
+		return b, l.nl.SetLinkAlias(b, alias(n.Name))
+	}
+	return b, nil
+}
+
+// ours tells whether b was made for n. A bridge that is down and has neither
+// alias nor port is one whose making was cut short.
+func (l *Links) ours(b rtnl.HostLink, n vnic.Network) (bool, error) {
+	if b.Kind != kindBridge {
+		return false, nil
+	}
+	if b.Alias == alias(n.Name) {
+		return true, nil
+	}
+	if b.Alias != "" || b.Up {
+		return false, nil
+	}
+	ports, err := l.nl.BridgePorts(b)
+	return len(ports) == 0, err
+}
+
+// RemoveNetwork removes the network's bridge if brfuse made it. With ports in
+// it that is a [vnic.ErrInUse]. One that is gone is no error.
+func (l *Links) RemoveNetwork(_ context.Context, n vnic.Network) error {
+	if n.External {
+		return nil
+	}
+	b, err := l.nl.HostLink(n.Bridge)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ours, err := l.ours(b, n)
+	if err != nil || !ours {
+		return err
+	}
+	ports, err := l.nl.BridgePorts(b)
+	if err != nil {
+		return err
+	}
+	if len(ports) > 0 {
+		return fmt.Errorf("remove network %s: bridge %s has %d ports, one of them %s: %w", n.Name, b.Name, len(ports), ports[0].Name, vnic.ErrInUse)
+	}
+	return l.nl.DeleteHostLink(b)
+}
+
+// gateways are the bridge's addresses.
+func gateways(n vnic.Network) []netip.Prefix {
+	addrs := make([]netip.Prefix, len(n.Subnets))
+	for i, s := range n.Subnets {
+		addrs[i] = netip.PrefixFrom(n.Gateways[i], s.Bits())
+	}
+	return addrs
+}

@@ -1,0 +1,233 @@
+package port_test
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/brfuse/brfuse/hostside/internal/netnstest"
+	"github.com/brfuse/brfuse/hostside/internal/port"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+func newLinks(t *testing.T, ns *netnstest.NS) *port.Links {
+	t.Helper()
+	var l *port.Links
+	ns.In(func() (err error) {
+		l, err = port.New(slog.New(slog.DiscardHandler))
+		return err
+	})
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l
+}
+
+func network(t *testing.T, change func(*vnic.Network)) vnic.Network {
+	t.Helper()
+	n := vnic.Network{
+		Name: "pods", MTU: 1400,
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("fd00:9::/64")},
+	}
+	if change != nil {
+		change(&n)
+	}
+	n, err := n.Complete()
+	require.NoError(t, err)
+	return n
+}
+
+func plug(n vnic.Network) vnic.Plug {
+	return vnic.Plug{VM: "vm", ID: vnic.NewID(), Network: n.Name, MAC: vnic.NewMAC(), MTU: n.MTU, Queues: 1}
+}
+
+func TestIntegrationNetworkIsMadeRepairedAndRemoved(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	before := ns.State()
+	n := network(t, nil)
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	show := func() string { return ns.Run("ip", "-d", "addr", "show", "bf-pods") }
+	want := []string{"alias brfuse network pods", "mtu 1400", "mcast_snooping 0", "inet 10.9.0.1/24", "inet6 fd00:9::1/64", ",UP"}
+	for _, w := range want {
+		assert.Contains(t, show(), w)
+	}
+	assert.NotContains(t, show(), "tentative")
+	assert.Equal(t, "1\n1\n", ns.Run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"))
+
+	ns.Run("ip", "addr", "flush", "dev", "bf-pods", "scope", "global")
+	ns.Run("ip", "addr", "add", "10.9.0.77/24", "dev", "bf-pods")
+	ns.Run("ip", "link", "set", "bf-pods", "down", "mtu", "1300")
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	for _, w := range want {
+		assert.Contains(t, show(), w)
+	}
+	assert.NotContains(t, show(), "10.9.0.77")
+
+	require.NoError(t, l.RemoveNetwork(t.Context(), n))
+	require.NoError(t, l.RemoveNetwork(t.Context(), n), "again")
+	assert.Equal(t, before, ns.State())
+}
+
+func TestIntegrationForeignLinksAreLeftAlone(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		make []string
+		ours bool
+	}{
+		{"bridge that is up", []string{"ip link add bf-pods up type bridge"}, false},
+		{"bridge with another's alias", []string{"ip link add bf-pods type bridge", "ip link set bf-pods alias other"}, false},
+		{"bridge of another network", []string{"ip link add bf-pods type bridge", "ip link set bf-pods alias brfuse\x00network\x00pod"}, false},
+		{"bridge with a port", []string{"ip link add bf-pods type bridge", "ip link add p type veth peer name q", "ip link set p master bf-pods"}, false},
+		{"no bridge", []string{"ip link add bf-pods type veth peer name q"}, false},
+		{"bridge whose making was cut short", []string{"ip link add bf-pods type bridge"}, true},
+		{"bridge of an earlier process", []string{"ip link add bf-pods up type bridge", "ip link set bf-pods alias brfuse\x00network\x00pods"}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ns := netnstest.New(t)
+			for _, command := range tt.make {
+				args := strings.Fields(command)
+				for i := range args {
+					args[i] = strings.ReplaceAll(args[i], "\x00", " ")
+				}
+				ns.Run(args[0], args[1:]...)
+			}
+			l := newLinks(t, ns)
+			before := ns.State()
+			n := network(t, nil)
+			if tt.ours {
+				require.NoError(t, l.SetNetwork(t.Context(), n))
+				require.NoError(t, l.RemoveNetwork(t.Context(), n))
+				assert.NotContains(t, ns.State(), "bf-pods")
+				return
+			}
+			err := l.SetNetwork(t.Context(), n)
+			require.ErrorIs(t, err, vnic.ErrConflict)
+			require.ErrorContains(t, err, "set network pods: link bf-pods is there and not brfuse's")
+			require.NoError(t, l.RemoveNetwork(t.Context(), n))
+			assert.Equal(t, before, ns.State())
+		})
+	}
+}
+
+func TestIntegrationExternalBridge(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	n := network(t, func(n *vnic.Network) { n.Bridge, n.External = "br0", true })
+	require.ErrorIs(t, l.SetNetwork(t.Context(), n), vnic.ErrInvalid, "there is none")
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	before := ns.Run("ip", "addr", "show", "br0")
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	assert.Equal(t, before, ns.Run("ip", "addr", "show", "br0"))
+	assert.Equal(t, "0\n0\n", ns.Run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"))
+	require.NoError(t, l.RemoveNetwork(t.Context(), n))
+	assert.Contains(t, ns.State(), "br0")
+
+	ns.Run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far")
+	n = network(t, func(n *vnic.Network) { n.Bridge, n.External = "far", true })
+	require.ErrorContains(t, l.SetNetwork(t.Context(), n), "far is no Linux bridge")
+}
+
+func TestIntegrationRouterKeepsItsOwnRoute(t *testing.T) {
+	ns := netnstest.New(t)
+	ns.Run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far")
+	ns.Run("sysctl", "-qw", "net.ipv6.conf.far.accept_ra=0")
+	require.NoError(t, newLinks(t, ns).SetNetwork(t.Context(), network(t, nil)))
+	assert.Equal(t, "2\n0\n0\n", ns.Run("sysctl", "-n",
+		"net.ipv6.conf.uplink.accept_ra", "net.ipv6.conf.far.accept_ra", "net.ipv6.conf.bf-pods.accept_ra"))
+}
+
+func TestIntegrationBridgeKeepsItsMAC(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	n := network(t, nil)
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	before := ns.State()
+	p := plug(n)
+	p.MTU = 1280
+	tap, err := l.OpenTap(t.Context(), p)
+	require.NoError(t, err)
+	require.NoError(t, l.Join(t.Context(), tap.Name, n, p.MAC))
+	for line := range strings.Lines(before) {
+		assert.Contains(t, ns.State(), line, "with a port")
+	}
+	assert.Contains(t, ns.Run("ip", "link", "show", "bf-pods"), "mtu 1400")
+
+	err = l.RemoveNetwork(t.Context(), n)
+	require.ErrorIs(t, err, vnic.ErrInUse)
+	require.ErrorContains(t, err, "bridge bf-pods has 1 ports, one of them "+tap.Name)
+	require.NoError(t, l.Leave(t.Context(), p.ID))
+	require.NoError(t, tap.Close())
+	require.NoError(t, l.AwaitGone(t.Context(), tap.Name))
+	require.NoError(t, l.Leave(t.Context(), p.ID), "gone")
+	assert.Equal(t, before, ns.State(), "and without")
+}
+
+func TestIntegrationTap(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	p := plug(network(t, nil))
+	p.Queues = 3
+	tap, err := l.OpenTap(t.Context(), p)
+	require.NoError(t, err)
+	assert.Len(t, tap.Files, 3)
+	assert.Contains(t, ns.Run("ip", "-d", "link", "show", tap.Name), "multi_queue numqueues 3")
+	assert.Equal(t, "1\n", ns.Run("sysctl", "-n", "net.ipv6.conf."+tap.Name+".disable_ipv6"))
+	_, err = l.OpenTap(t.Context(), p)
+	require.ErrorIs(t, err, fs.ErrExist, "one that is there is not adopted")
+	ids, err := l.Taps(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []vnic.ID{p.ID}, ids)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err = l.AwaitGone(ctx, tap.Name)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "await the end of link "+tap.Name)
+
+	gone := make(chan error, 1)
+	go func() { gone <- l.AwaitGone(t.Context(), tap.Name) }()
+	require.NoError(t, tap.Close())
+	require.NoError(t, <-gone)
+
+	tap, err = l.OpenTap(t.Context(), p)
+	require.NoError(t, err)
+	require.NoError(t, l.DeleteTap(t.Context(), p.ID), "even when it is open")
+	require.NoError(t, l.DeleteTap(t.Context(), p.ID), "again")
+	require.NoError(t, tap.Close())
+}
+
+func TestIntegrationLinkThatIsNoTap(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	id := vnic.NewID()
+	ns.Run("ip", "link", "add", id.TapName(), "type", "veth", "peer", "name", "q")
+	before := ns.State()
+	ids, err := l.Taps(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, ids)
+	require.ErrorIs(t, l.DeleteTap(t.Context(), id), vnic.ErrConflict)
+	assert.Equal(t, before, ns.State())
+}
+
+func TestIntegrationWarnings(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	ns.Run("sysctl", "-qew", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0", "net.bridge.bridge-nf-call-arptables=0")
+	found, err := l.Warnings(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, found)
+	if ns.Run("sysctl", "-ne", "net.bridge.bridge-nf-call-iptables") == "" {
+		t.Skip("the module br_netfilter is not loaded")
+	}
+	ns.Run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+	found, err = l.Warnings(t.Context())
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.Contains(t, found[0], "net.bridge.bridge-nf-call-iptables is 1")
+}

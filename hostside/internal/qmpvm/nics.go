@@ -1,0 +1,151 @@
+package qmpvm
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// nic is a vNIC's device that exists, or is just being added.
+type nic struct {
+	mac      vnic.MAC
+	slot     string
+	backend  bool
+	adding   bool // device_add has not been answered
+	removing bool // device_del was sent
+}
+
+// nics remembers the devices of a VM, so that the fast path asks nothing. It
+// also holds who waits for a removal, and one lock an ID. It is safe for
+// concurrent use.
+type nics struct {
+	mu    sync.Mutex // guards what follows
+	known map[vnic.ID]nic
+	waits map[vnic.ID]chan error
+	locks map[vnic.ID]*idLock
+}
+
+// idLock lets one operation on an ID run at a time.
+type idLock struct {
+	token chan struct{} // holds a token while somebody has the lock
+	users int
+}
+
+func newNICs() *nics {
+	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]chan error{}, locks: map[vnic.ID]*idLock{}}
+}
+
+// lock waits until no other operation on id is under way.
+func (n *nics) lock(ctx context.Context, id vnic.ID) (unlock func(), err error) {
+	n.mu.Lock()
+	l, ok := n.locks[id]
+	if !ok {
+		l = &idLock{token: make(chan struct{}, 1)}
+		n.locks[id] = l
+	}
+	l.users++
+	n.mu.Unlock()
+	select {
+	case l.token <- struct{}{}:
+		return func() { <-l.token; n.unuse(id, l) }, nil
+	case <-ctx.Done():
+		n.unuse(id, l)
+		return nil, fmt.Errorf("await another operation on vnic %s: %w", id, context.Cause(ctx))
+	}
+}
+
+func (n *nics) unuse(id vnic.ID, l *idLock) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(n.locks, id)
+	}
+}
+
+func (n *nics) get(id vnic.ID) (nic, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d, ok := n.known[id]
+	return d, ok
+}
+
+func (n *nics) all() map[vnic.ID]nic {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.known)
+}
+
+func (n *nics) put(id vnic.ID, d nic) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.known[id] = d
+}
+
+// learn notes a device that was found, unless it is known.
+func (n *nics) learn(id vnic.ID, d nic) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.known[id]; !ok {
+		n.known[id] = d
+	}
+}
+
+// update changes what is known of id, and reports whether anything is.
+func (n *nics) update(id vnic.ID, change func(*nic)) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d, ok := n.known[id]
+	if ok {
+		change(&d)
+		n.known[id] = d
+	}
+	return ok
+}
+
+// await registers a waiter for the removal of id: nil once the device is gone,
+// or why the guest refuses. Call cancel when done. One waiter an ID: hold its lock.
+func (n *nics) await(id vnic.ID) (result <-chan error, cancel func()) {
+	ch := make(chan error, 1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.waits[id] = ch
+	return ch, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.waits, id)
+	}
+}
+
+// gone notes that the device of id is gone, tells its waiter, and reports
+// whether nobody cares for the rest: then the removal is the guest's own.
+func (n *nics) gone(id vnic.ID) (unexpected bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d, known := n.known[id]
+	delete(n.known, id)
+	if ch, ok := n.waits[id]; ok {
+		tell(ch, nil)
+		return false
+	}
+	return known && !d.adding
+}
+
+// refuse tells the waiter of id, if there is one, that the guest won't.
+func (n *nics) refuse(id vnic.ID, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ch, ok := n.waits[id]; ok {
+		tell(ch, err)
+	}
+}
+
+// tell leaves the first result in ch.
+func tell(ch chan error, err error) {
+	select {
+	case ch <- err:
+	default:
+	}
+}

@@ -1,0 +1,225 @@
+package hostside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/guard"
+	"github.com/brfuse/brfuse/hostside/internal/port"
+	"github.com/brfuse/brfuse/internal/failpoint"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+const (
+	undoLimit = 15 * time.Second // for undoing a plug that failed, whatever became of its context
+	tapLimit  = 2 * time.Second  // from the hypervisor's word that it let go of a tap until the tap is gone
+)
+
+// Plug gives a VM a vNIC: a tap, its packet filter, its bridge port, and the
+// device in the VM, in this order, so that nothing unfiltered is ever sent. A
+// Plug that fails undoes what it did. Repeating it with the same ID is
+// harmless, puts filter and port right, and returns the same port.
+//
+// Errors: [vnic.ErrUnknownVM], [vnic.ErrUnknownNetwork], [vnic.ErrVMGone], a
+// [vnic.NoSlotError], [vnic.ErrInvalid], [vnic.ErrUnsupported].
+func (h *Host) Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error) {
+	p, n, v, err := h.checkPlug(p)
+	if err != nil {
+		return vnic.Port{}, fmt.Errorf("plug vnic %s: %w", p.ID, err)
+	}
+	unlock, err := h.ids.lock(ctx, p.ID)
+	if err != nil {
+		return vnic.Port{}, fmt.Errorf("plug vnic %s: %w", p.ID, err)
+	}
+	defer unlock()
+	slot, err := h.plugLocked(ctx, v, n, p)
+	if err != nil {
+		return vnic.Port{}, fmt.Errorf("plug vnic %s into vm %s: %w", p.ID, p.VM, err)
+	}
+	return vnic.Port{VM: p.VM, ID: p.ID, MAC: p.MAC, Slot: slot, Tap: true, Plug: true}, nil
+}
+
+// checkPlug fills in defaults and looks up what p names.
+func (h *Host) checkPlug(p vnic.Plug) (vnic.Plug, vnic.Network, *vm, error) {
+	if _, err := vnic.ParseID(string(p.ID)); err != nil {
+		return p, vnic.Network{}, nil, err
+	}
+	if _, err := vnic.ParseMAC(p.MAC.String()); err != nil {
+		return p, vnic.Network{}, nil, err
+	}
+	v, err := h.vm(p.VM)
+	if err != nil {
+		return p, vnic.Network{}, nil, err
+	}
+	n, err := h.network(p.Network)
+	if err != nil {
+		return p, n, nil, err
+	}
+	if p.MTU == 0 {
+		p.MTU = n.MTU
+	}
+	if p.MTU < vnic.MinMTU || p.MTU > n.MTU {
+		return p, n, nil, fmt.Errorf("mtu %d is not in %d-%d: %w", p.MTU, vnic.MinMTU, n.MTU, vnic.ErrInvalid)
+	}
+	if p.Queues == 0 {
+		p.Queues = 1
+	}
+	if p.Queues < 1 || p.Queues > vnic.MaxQueues {
+		return p, n, nil, fmt.Errorf("queues %d is not in 1-%d: %w", p.Queues, vnic.MaxQueues, vnic.ErrInvalid)
+	}
+	return p, n, v, nil
+}
+
+func (h *Host) plugLocked(ctx context.Context, v *vm, n vnic.Network, p vnic.Plug) (slot string, err error) {
+	if _, err := v.connection(ctx, nil); err != nil {
+		return "", err // before anything is made for it
+	}
+	steps := undo{log: h.log.With("id", p.ID, "vm", p.VM)}
+	defer func() {
+		if err != nil {
+			steps.run(ctx)
+		}
+	}()
+	tap, err := h.links.OpenTap(ctx, p)
+	if errors.Is(err, fs.ErrExist) {
+		if slot, ok, err := h.again(ctx, v, n, p); ok || err != nil {
+			return slot, err
+		}
+		tap, err = h.links.OpenTap(ctx, p)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, tap.Close()) }()
+	steps.add("delete tap", func(ctx context.Context) error { return h.links.DeleteTap(ctx, p.ID) })
+	if err := failpoint.Hit("plug.tap"); err != nil {
+		return "", err
+	}
+	if err := h.wire(ctx, n, p, &steps); err != nil {
+		return "", err
+	}
+	steps.add("unplug device", func(ctx context.Context) error { return v.unplug(ctx, p.ID) })
+	err = v.do(ctx, func(b backend.VM) (err error) {
+		slot, err = b.Plug(ctx, nic(p, tap))
+		return err
+	})
+	return slot, err
+}
+
+// unplug takes a device from the VM. When the VM is gone, so is the device.
+func (v *vm) unplug(ctx context.Context, id vnic.ID) error {
+	err := v.do(ctx, func(b backend.VM) error { return b.Unplug(ctx, id) })
+	if errors.Is(err, vnic.ErrVMGone) {
+		return nil
+	}
+	return err
+}
+
+// wire puts the filter in force and makes the tap a port.
+func (h *Host) wire(ctx context.Context, n vnic.Network, p vnic.Plug, steps *undo) error {
+	tap := p.ID.TapName()
+	steps.add("forget filter", func(ctx context.Context) error { return h.guard.RemovePort(ctx, tap) })
+	if err := h.guard.SetPort(ctx, guard.Port{Tap: tap, MAC: p.MAC, Addresses: p.Addresses}); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("plug.guard"); err != nil {
+		return err
+	}
+	steps.add("leave bridge", func(ctx context.Context) error { return h.links.Leave(ctx, p.ID) })
+	if err := h.links.Join(ctx, tap, n, p.MAC); err != nil {
+		return err
+	}
+	return failpoint.Hit("plug.bridge")
+}
+
+// again is a Plug whose tap exists. When the device does too, it puts filter
+// and port right and is done. Else it removes what is left of an earlier one.
+func (h *Host) again(ctx context.Context, v *vm, n vnic.Network, p vnic.Plug) (slot string, done bool, err error) {
+	var devices []backend.Device
+	err = v.do(ctx, func(b backend.VM) (err error) {
+		devices, err = b.List(ctx)
+		return err
+	})
+	if err != nil {
+		return "", false, err
+	}
+	for _, d := range devices {
+		if d.ID == p.ID && d.Frontend && d.Backend && d.MAC == p.MAC {
+			return d.Slot, true, h.wire(ctx, n, p, &undo{})
+		}
+	}
+	h.log.Info("remove what is left of an earlier plug", "id", p.ID, "vm", p.VM)
+	if err := v.unplug(ctx, p.ID); err != nil {
+		return "", false, err
+	}
+	return "", false, h.links.DeleteTap(ctx, p.ID)
+}
+
+func nic(p vnic.Plug, t port.Tap) backend.NIC {
+	return backend.NIC{ID: p.ID, MAC: p.MAC, MTU: p.MTU, Queues: p.Queues, Tap: t.Name, Files: t.Files, Vhost: t.Vhost}
+}
+
+// Unplug takes a vNIC from a VM: its bridge port first, so that traffic stops,
+// then the device, the tap, and the packet filter last. When the VM is gone, so
+// is the device, and the rest follows. With an empty vm it removes the tap of no
+// VM. What is gone is no error; repeating an Unplug finishes it.
+//
+// Errors: [vnic.ErrUnknownVM].
+func (h *Host) Unplug(ctx context.Context, vmName string, id vnic.ID) error {
+	if _, err := vnic.ParseID(string(id)); err != nil {
+		return fmt.Errorf("unplug vnic: %w", err)
+	}
+	unlock, err := h.ids.lock(ctx, id)
+	if err == nil {
+		defer unlock()
+		err = h.unplugLocked(ctx, vmName, id)
+	}
+	if err != nil {
+		return fmt.Errorf("unplug vnic %s: %w", id, err)
+	}
+	return nil
+}
+
+func (h *Host) unplugLocked(ctx context.Context, vmName string, id vnic.ID) error {
+	var v *vm
+	if vmName != "" {
+		var err error
+		if v, err = h.vm(vmName); err != nil {
+			return err
+		}
+	}
+	if err := h.links.Leave(ctx, id); err != nil {
+		return err
+	}
+	if v != nil {
+		if err := v.unplug(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := h.removeTap(ctx, id, v != nil); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("unplug.tap"); err != nil {
+		return err
+	}
+	return h.guard.RemovePort(ctx, id.TapName())
+}
+
+// removeTap sees to it that the tap is gone. It goes by itself with the
+// hypervisor's last descriptor; one that stays is held by someone else.
+func (h *Host) removeTap(ctx context.Context, id vnic.ID, released bool) error {
+	if released {
+		wait, cancel := context.WithTimeout(ctx, tapLimit)
+		defer cancel()
+		err := h.links.AwaitGone(wait, id.TapName())
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		h.log.Warn("tap outlives its device, deleting it", "id", id, "error", err)
+	}
+	return h.links.DeleteTap(ctx, id)
+}

@@ -1,0 +1,58 @@
+package topology_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
+	"github.com/brfuse/brfuse/hostside/internal/qmpvm/qmptest"
+	"github.com/brfuse/brfuse/hostside/topology"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// TestIntegrationSlots boots what is printed, and counts over the printed socket.
+func TestIntegrationSlots(t *testing.T) {
+	for _, vnics := range []int{1, 62, topology.MaxVNICs} {
+		t.Run(fmt.Sprint(vnics), func(t *testing.T) {
+			l, err := topology.Plan(vnics)
+			require.NoError(t, err)
+			l.QMP, l.Channel = qmptest.SocketPath(t)+",q", qmptest.SocketPath(t)
+			q := qmptest.StartQEMU(t, append([]string{"-M", "q35"}, l.QEMUArgs()...)...)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			// The test's own monitor greets once all sockets are made.
+			first := dial(ctx, t, q.Path)
+			require.NoError(t, first.Close())
+			v := dial(ctx, t, l.QMP)
+			s, err := v.Status(ctx)
+			require.NoError(t, err)
+			assert.Equal(t, l.Slots, s.SlotsTotal)
+			assert.Zero(t, s.SlotsUsed)
+			assert.Equal(t, backend.HotplugACPI, s.Hotplug)
+			_, err = os.Stat(l.Channel)
+			assert.NoError(t, err, "the socket of the channel")
+			require.NoError(t, v.Close())
+		})
+	}
+}
+
+func dial(ctx context.Context, t *testing.T, path string) *qmpvm.VM {
+	t.Helper()
+	for {
+		v, err := qmpvm.Dial(ctx, vnic.VM{Name: "vm1", QMP: path}, slog.New(slog.DiscardHandler))
+		if err == nil {
+			return v
+		}
+		if ctx.Err() != nil {
+			require.NoError(t, err)
+		}
+	}
+}
