@@ -1,0 +1,113 @@
+package agentd
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+const (
+	maxNetns  = 4096
+	maxListed = 1024 // addresses or routes of one vNIC
+)
+
+// named is what all requests about one vNIC have.
+type named interface {
+	GetId() string
+	GetMac() string
+	GetNetns() string
+	GetInterface() string
+}
+
+// target checks which vNIC and which pod a request is about.
+func target(req named) (m vnic.Move, err error) {
+	if m.ID, err = vnic.ParseID(req.GetId()); err != nil {
+		return m, err
+	}
+	if m.MAC, err = vnic.ParseMAC(req.GetMac()); err != nil {
+		return m, err
+	}
+	m.Netns, m.Interface = req.GetNetns(), req.GetInterface()
+	if err := checkNetns(m.Netns); err != nil {
+		return m, err
+	}
+	return m, vnic.CheckInterface(m.Interface)
+}
+
+// checkNetns refuses what is neither a file's name, an absolute path nor a
+// process id.
+func checkNetns(s string) error {
+	switch {
+	case s == "" || s == "." || s == ".." || len(s) > maxNetns || strings.ContainsRune(s, 0):
+		return fmt.Errorf("netns %q is no name: %w", cut(s), vnic.ErrInvalid)
+	case filepath.IsAbs(s) && filepath.Clean(s) != s:
+		return fmt.Errorf("netns %q is no clean path, meant %q?: %w", cut(s), cut(filepath.Clean(s)), vnic.ErrInvalid)
+	case !filepath.IsAbs(s) && strings.Contains(s, "/"):
+		return fmt.Errorf("netns %q is a relative path: %w", cut(s), vnic.ErrInvalid)
+	}
+	return nil
+}
+
+func cut(s string) string { return s[:min(len(s), 253)] }
+
+func toMove(req *agentv1.MoveRequest) (vnic.Move, error) {
+	m, err := target(req)
+	if err != nil {
+		return m, err
+	}
+	m.MTU, m.Queues = int(req.GetMtu()), int(req.GetQueues())
+	switch {
+	case m.MTU != 0 && (m.MTU < vnic.MinMTU || m.MTU > vnic.MaxMTU):
+		return m, fmt.Errorf("mtu %d is not in %d-%d: %w", m.MTU, vnic.MinMTU, vnic.MaxMTU, vnic.ErrInvalid)
+	case m.Queues > vnic.MaxQueues:
+		return m, fmt.Errorf("queues %d is more than %d: %w", m.Queues, vnic.MaxQueues, vnic.ErrInvalid)
+	case len(req.GetAddresses()) > maxListed || len(req.GetRoutes()) > maxListed:
+		return m, fmt.Errorf("more than %d addresses or routes: %w", maxListed, vnic.ErrInvalid)
+	}
+	for _, s := range req.GetAddresses() {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return m, fmt.Errorf("address: %w: %w", err, vnic.ErrInvalid)
+		}
+		m.Addresses = append(m.Addresses, p)
+	}
+	for _, r := range req.GetRoutes() {
+		route, err := toRoute(r)
+		if err != nil {
+			return m, err
+		}
+		m.Routes = append(m.Routes, route)
+	}
+	return m, nil
+}
+
+func toRoute(r *agentv1.Route) (route vnic.Route, err error) {
+	if route.Destination, err = netip.ParsePrefix(r.GetDestination()); err != nil {
+		return route, fmt.Errorf("route: %w: %w", err, vnic.ErrInvalid)
+	}
+	if r.GetGateway() == "" {
+		return route, nil
+	}
+	if route.Gateway, err = netip.ParseAddr(r.GetGateway()); err != nil {
+		return route, fmt.Errorf("route to %s: %w: %w", route.Destination, err, vnic.ErrInvalid)
+	}
+	if route.Gateway.Is4() != route.Destination.Addr().Is4() {
+		return route, fmt.Errorf("route to %s over %s: two families: %w", route.Destination, route.Gateway, vnic.ErrInvalid)
+	}
+	return route, nil
+}
+
+func fromNIC(n vnic.NIC) *agentv1.NIC {
+	m := &agentv1.NIC{
+		Id: string(n.ID), Mac: n.MAC.String(), Pci: n.PCI, Driver: n.Driver,
+		Interface: n.Interface, Netns: n.Netns, Up: n.Up,
+	}
+	for _, p := range n.Addresses {
+		m.Addresses = append(m.Addresses, p.String())
+	}
+	return m
+}

@@ -1,0 +1,133 @@
+package guestside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/brfuse/brfuse/internal/netnsx"
+	"github.com/brfuse/brfuse/internal/rtnl"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// place is where a vNIC is. It is closed when no longer needed.
+type place struct {
+	ns    *netnsx.NS
+	owned bool // ns is open for this place only
+	link  rtnl.Link
+}
+
+func (p place) close() error {
+	if p.owned {
+		return p.ns.Close()
+	}
+	return nil
+}
+
+// do runs fn with a connection in p's namespace.
+func (a *Agent) do(p place, fn func(c *rtnl.Conn) error) error {
+	if p.ns == a.home {
+		return fn(a.conn)
+	}
+	return within(p.ns, fn)
+}
+
+// find returns where the vNIC is, and awaits it in the first namespace until
+// ctx ends when it is nowhere.
+func (a *Agent) find(ctx context.Context, m vnic.Move, pod *netnsx.NS) (place, error) {
+	if l, ok := a.links.find(m.MAC); ok {
+		return place{ns: a.home, link: l}, nil
+	}
+	// A vNIC that Prepare didn't see in the pod has yet to appear: entering the
+	// pod again would slow down a small guest that is taking in the device.
+	if r, ok := a.records.get(m.MAC); !ok || r.inPod || r.netns != m.Netns {
+		p, found, err := a.look(m, pod)
+		if found || err != nil {
+			return p, err
+		}
+	}
+	return a.await(ctx, m)
+}
+
+// look looks for a vNIC in the pod and in the namespace where it was last.
+func (a *Agent) look(m vnic.Move, pod *netnsx.NS) (place, bool, error) {
+	if l, ok, err := lookIn(pod, m.MAC); ok || err != nil {
+		return place{ns: pod, link: l}, ok, err
+	}
+	r, ok := a.records.get(m.MAC)
+	if !ok || !r.inPod || r.netns == m.Netns {
+		return place{}, false, nil
+	}
+	return lookAt(r.netns, m.MAC)
+}
+
+// lookIn looks for a vNIC in ns.
+func lookIn(ns *netnsx.NS, mac vnic.MAC) (l rtnl.Link, ok bool, err error) {
+	err = within(ns, func(c *rtnl.Conn) error {
+		all, err := c.Links()
+		l, ok = rtnl.FindMAC(all, mac)
+		return err
+	})
+	return l, ok, err
+}
+
+// lookAt looks for a vNIC in the namespace that ref names. A namespace that is
+// not there has none.
+func lookAt(ref string, mac vnic.MAC) (place, bool, error) {
+	ns, err := netnsx.Open(ref)
+	if errors.Is(err, vnic.ErrUnknownPod) {
+		return place{}, false, nil
+	}
+	if err != nil {
+		return place{}, false, err
+	}
+	l, ok, err := lookIn(ns, mac)
+	if !ok || err != nil {
+		return place{}, false, errors.Join(err, ns.Close())
+	}
+	return place{ns: ns, owned: true, link: l}, true, nil
+}
+
+// search looks for a vNIC in all namespaces. It is the last resort.
+func (a *Agent) search(ctx context.Context, mac vnic.MAC) (place, bool, error) {
+	for path := range netnsx.All() {
+		if ctx.Err() != nil {
+			break
+		}
+		// One that can't be entered, such as a process's that just ended, is no
+		// reason to stop looking.
+		if p, ok, err := lookAt(path, mac); ok && err == nil && p.ns.ID() != a.home.ID() {
+			return p, true, nil
+		} else if ok && err == nil {
+			if err := p.close(); err != nil {
+				return place{}, false, err
+			}
+		}
+	}
+	return place{}, false, nil
+}
+
+// await waits for a vNIC to appear in the first namespace.
+func (a *Agent) await(ctx context.Context, m vnic.Move) (place, error) {
+	start := time.Now()
+	late := time.NewTimer(a.searchAfter)
+	defer late.Stop()
+	defer a.links.unawait(m.MAC)
+	for {
+		l, appeared := a.links.await(m.MAC)
+		if appeared == nil {
+			return place{ns: a.home, link: l}, nil
+		}
+		select {
+		case <-appeared:
+		case <-late.C:
+			if p, ok, err := a.search(ctx, m.MAC); ok || err != nil {
+				return p, err
+			}
+		case <-ctx.Done():
+			return place{}, fmt.Errorf("await vnic %s: %w within %s: %w; does the vm take hotplugged PCI devices, and has it the driver virtio_net?",
+				m.MAC, vnic.ErrNICMissing, time.Since(start).Round(time.Millisecond), context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package guestlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// AgentInfo tells which agent a VM has and which boot of the guest this is.
+type AgentInfo struct {
+	Version string
+	BootID  string
+	Kernel  string
+}
+
+// All calls below return vnic.ErrUnknownVM, or vnic.ErrAgentUnavailable when
+// there is no session, when it ends meanwhile, or when no answer comes in time.
+// Every one may be repeated.
+
+// Info asks which agent and guest this is.
+func (l *Links) Info(ctx context.Context, vm string) (AgentInfo, error) {
+	var info AgentInfo
+	err := l.call(ctx, vm, "info", l.cfg.Timeouts.Info, func(ctx context.Context, a agentv1.AgentService) error {
+		resp, err := a.Info(ctx, &agentv1.InfoRequest{})
+		if err != nil {
+			return err
+		}
+		info, err = toInfo(resp)
+		return err
+	})
+	return info, err
+}
+
+// Prepare checks that a pod can take a vNIC: [vnic.ErrUnknownPod],
+// [vnic.ErrNameTaken].
+func (l *Links) Prepare(ctx context.Context, vm string, m vnic.Move) error {
+	return l.call(ctx, vm, "prepare", l.cfg.Timeouts.Prepare, func(ctx context.Context, a agentv1.AgentService) error {
+		_, err := a.Prepare(ctx, &agentv1.PrepareRequest{
+			Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface,
+		})
+		return err
+	})
+}
+
+// Move awaits the vNIC in the guest and moves it into the pod:
+// [vnic.ErrNICMissing], [vnic.ErrUnknownPod], [vnic.ErrNameTaken]. The timings
+// are "appear" and "move".
+func (l *Links) Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []vnic.Timing, error) {
+	var nic vnic.NIC
+	var timings []vnic.Timing
+	err := l.call(ctx, vm, "move", l.cfg.Timeouts.Move, func(ctx context.Context, a agentv1.AgentService) error {
+		resp, err := a.Move(ctx, fromMove(m))
+		if err != nil {
+			return err
+		}
+		timings = []vnic.Timing{
+			{Step: "appear", Duration: toDuration(resp.GetAppearNanos())},
+			{Step: "move", Duration: toDuration(resp.GetMoveNanos())},
+		}
+		nic, err = toOwnNIC(resp.GetNic(), m.MAC)
+		return err
+	})
+	return nic, timings, err
+}
+
+// Configure gives a moved vNIC its addresses and routes, and sets it up.
+func (l *Links) Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error) {
+	var nic vnic.NIC
+	err := l.call(ctx, vm, "configure", l.cfg.Timeouts.Configure, func(ctx context.Context, a agentv1.AgentService) error {
+		resp, err := a.Configure(ctx, fromMove(m))
+		if err != nil {
+			return err
+		}
+		nic, err = toOwnNIC(resp.GetNic(), m.MAC)
+		return err
+	})
+	return nic, err
+}
+
+// Release takes a vNIC from its pod; keep moves it back to the guest's first
+// namespace. It succeeds when there is none.
+func (l *Links) Release(ctx context.Context, vm string, m vnic.Move, keep bool) error {
+	return l.call(ctx, vm, "release", l.cfg.Timeouts.Release, func(ctx context.Context, a agentv1.AgentService) error {
+		_, err := a.Release(ctx, &agentv1.ReleaseRequest{
+			Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface, Keep: keep,
+		})
+		return err
+	})
+}
+
+// NICs lists the vNICs that the agent knows of or finds.
+func (l *Links) NICs(ctx context.Context, vm string) ([]vnic.NIC, error) {
+	var nics []vnic.NIC
+	err := l.call(ctx, vm, "list vnics", l.cfg.Timeouts.NICs, func(ctx context.Context, a agentv1.AgentService) error {
+		resp, err := a.List(ctx, &agentv1.ListRequest{})
+		if err != nil {
+			return err
+		}
+		nics, err = toNICs(resp.GetNics())
+		return err
+	})
+	return nics, err
+}
+
+// call makes one call in the VM's session. do returns errors of the call and of
+// the answer's checks.
+func (l *Links) call(ctx context.Context, vm, what string, timeout time.Duration, do func(context.Context, agentv1.AgentService) error) error {
+	k, err := l.link(vm)
+	if err != nil {
+		return err
+	}
+	s, err := k.await(ctx)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err = do(limited, agentv1.NewAgentClient(s.Client()))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("vm %s: %s: %w", vm, what, context.Canceled)
+	case !s.Alive():
+		return fmt.Errorf("vm %s: %s: %w: the session ended: %w", vm, what, vnic.ErrAgentUnavailable, s.Err())
+	case limited.Err() != nil && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("vm %s: %s: %w: no answer in time: %w", vm, what, vnic.ErrAgentUnavailable, err)
+	}
+	return fmt.Errorf("vm %s: %s: %w", vm, what, toError(err))
+}

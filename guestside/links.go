@@ -1,0 +1,84 @@
+package guestside
+
+import (
+	"sync"
+
+	"github.com/brfuse/brfuse/internal/rtnl"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// links are the links of the first namespace, as far as events have told.
+type links struct {
+	mu      sync.Mutex
+	byIndex map[int]rtnl.Link
+	waiters map[vnic.MAC]chan struct{} // closed when the device appears
+}
+
+func newLinks() *links {
+	return &links{byIndex: map[int]rtnl.Link{}, waiters: map[vnic.MAC]chan struct{}{}}
+}
+
+// apply takes in news and wakes who waits for a device that is in them.
+func (ls *links) apply(u rtnl.Update) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if u.Full {
+		clear(ls.byIndex)
+	}
+	for _, c := range u.Changes {
+		if c.Gone {
+			delete(ls.byIndex, c.Link.Index)
+			continue
+		}
+		ls.byIndex[c.Link.Index] = c.Link
+		for mac, ch := range ls.waiters {
+			if c.Link.HasMAC(mac) {
+				close(ch)
+				delete(ls.waiters, mac)
+			}
+		}
+	}
+}
+
+// find returns the device with that MAC, and whether it is there.
+func (ls *links) find(mac vnic.MAC) (rtnl.Link, bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.findLocked(mac)
+}
+
+// await returns the device if it is there, else a channel that is closed when
+// it appears. There is one waiter a MAC at a time; the caller forgets the
+// channel by unawait.
+func (ls *links) await(mac vnic.MAC) (rtnl.Link, <-chan struct{}) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l, ok := ls.findLocked(mac); ok {
+		return l, nil
+	}
+	ch := make(chan struct{})
+	ls.waiters[mac] = ch
+	return rtnl.Link{}, ch
+}
+
+func (ls *links) unawait(mac vnic.MAC) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(ls.waiters, mac)
+}
+
+// forget drops a link that has left before the event tells so.
+func (ls *links) forget(index int) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(ls.byIndex, index)
+}
+
+func (ls *links) findLocked(mac vnic.MAC) (rtnl.Link, bool) {
+	for _, l := range ls.byIndex {
+		if l.HasMAC(mac) {
+			return l, true
+		}
+	}
+	return rtnl.Link{}, false
+}

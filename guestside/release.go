@@ -1,0 +1,213 @@
+package guestside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/brfuse/brfuse/internal/failpoint"
+	"github.com/brfuse/brfuse/internal/rtnl"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// defaultMTU in bytes is what a vNIC gets back whose MTU before its move is
+// not known, because the agent was restarted.
+const defaultMTU = 1500
+
+// Release takes a vNIC from its pod. With keep it is moved back to the first
+// namespace, named by [vnic.ID.LinkName], down and without any trace of the
+// pod; else it is set down where it is, to be unplugged. Either way the agent
+// forgets it. It succeeds when the pod, its namespace or the vNIC is gone.
+func (a *Agent) Release(ctx context.Context, m vnic.Move, keep bool) error {
+	if m.Interface == "" {
+		m.Interface = m.ID.LinkName() // not needed, but checked
+	}
+	release, err := a.begin(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer release()
+	at, found, err := a.locate(ctx, m, keep)
+	if err == nil && found {
+		err = errors.Join(a.letGo(at, m, keep), at.close())
+	}
+	if err != nil {
+		return fmt.Errorf("release vnic %s from pod %s: %w", m.MAC, m.Netns, err)
+	}
+	a.records.drop(m.MAC)
+	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns), slog.Bool("keep", keep), slog.Bool("found", found))
+	return failpoint.Hit("guest.released")
+}
+
+// locate finds the vNIC to release: in its pod, in the first namespace, where
+// it was last, or anywhere.
+func (a *Agent) locate(ctx context.Context, m vnic.Move, keep bool) (place, bool, error) {
+	r, known := a.records.get(m.MAC)
+	if p, ok, err := a.lookOutside(m.Netns, m.MAC); ok || err != nil {
+		return p, ok, err
+	}
+	if l, ok := a.links.find(m.MAC); ok {
+		return place{ns: a.home, link: l}, true, nil
+	}
+	if known && !r.inPod {
+		return place{}, false, nil // it never got that far
+	}
+	if known && r.netns != m.Netns {
+		if p, ok, err := a.lookOutside(r.netns, m.MAC); ok || err != nil {
+			return p, ok, err
+		}
+	}
+	if p, ok, err := a.search(ctx, m.MAC); ok || err != nil {
+		return p, ok, err
+	}
+	if !known || !keep {
+		return place{}, false, nil
+	}
+	return a.awaitReturn(ctx, m)
+}
+
+// lookOutside is lookAt, but for the first namespace, which the agent knows.
+func (a *Agent) lookOutside(ref string, mac vnic.MAC) (place, bool, error) {
+	p, ok, err := lookAt(ref, mac)
+	if ok && p.ns.ID() == a.home.ID() {
+		return place{}, false, p.close()
+	}
+	return p, ok, err
+}
+
+// awaitReturn waits for a vNIC whose pod's namespace the kernel is taking apart.
+func (a *Agent) awaitReturn(ctx context.Context, m vnic.Move) (place, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.returnWait)
+	defer cancel()
+	p, err := a.await(ctx, m)
+	if errors.Is(err, vnic.ErrNICMissing) {
+		return p, false, nil
+	}
+	return p, err == nil, err
+}
+
+// letGo sets a vNIC down where it is, or brings it home.
+func (a *Agent) letGo(at place, m vnic.Move, keep bool) error {
+	err := a.do(at, func(c *rtnl.Conn) error {
+		switch {
+		case keep:
+			return a.bringHome(c, at, m)
+		case at.ns == a.home && !at.link.Up:
+			return nil
+		default:
+			return c.Do(rtnl.SetDown(at.link.Index))
+		}
+	})
+	if errors.Is(err, unix.ENODEV) {
+		return nil // gone meanwhile
+	}
+	return err
+}
+
+// bringHome takes all traces of the pod from a vNIC and moves it to the first
+// namespace, if it isn't there. c is a connection where it is.
+func (a *Agent) bringHome(c *rtnl.Conn, at place, m vnic.Move) error {
+	var l rtnl.Link
+	var addrs []rtnl.Addr
+	if err := c.Do(rtnl.GetLinkIndex(&l, at.link.Index).Tolerate(unix.ENODEV), rtnl.GetAddrs(&addrs)); err != nil {
+		return err
+	}
+	if !l.HasMAC(m.MAC) {
+		return nil // gone meanwhile
+	}
+	r, _ := a.records.get(m.MAC)
+	mtu := r.mtu
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	if l.MaxMTU > 0 {
+		mtu = min(mtu, l.MaxMTU)
+	}
+	back := rtnl.Change{Name: m.ID.LinkName(), MTU: mtu}
+	if at.ns != a.home {
+		back.Netns = a.home.FD()
+	}
+	// Two messages: the move is tried only when the vNIC is clean.
+	if err := c.Do(scrub(l, prefixes(addrs, l.Index))...); err != nil {
+		return err
+	}
+	return c.Do(rtnl.SetLink(l.Index, back))
+}
+
+// scrub returns the requests that take from a link what a pod may have done to
+// it, beside its name and MTU. Down and the move take care of routes and
+// neighbours, the move of queueing disciplines and IPv6 settings.
+func scrub(l rtnl.Link, addrs []netip.Prefix) []rtnl.Request {
+	reqs := []rtnl.Request{rtnl.SetLink(l.Index, rtnl.Change{
+		Mask:       unix.IFF_UP | unix.IFF_PROMISC | unix.IFF_ALLMULTI | unix.IFF_NOARP,
+		ClearAlias: l.Alias != "", Free: l.Master != 0, NoXDP: l.XDP,
+	})}
+	if !l.Permanent.IsZero() && l.MAC != l.Permanent {
+		reqs = append(reqs, rtnl.SetLink(l.Index, rtnl.Change{MAC: l.Permanent}))
+	}
+	if len(l.AltNames) > 0 {
+		reqs = append(reqs, rtnl.DelAltNames(l.Index, l.AltNames))
+	}
+	for _, p := range addrs {
+		reqs = append(reqs, rtnl.DelAddr(l.Index, p).Tolerate(unix.EADDRNOTAVAIL))
+	}
+	return reqs
+}
+
+// noticeReturned looks for vNICs in the first namespace that are known to be
+// in a pod: the pod's namespace has died, and the kernel gave them back, down
+// and under the names that they had.
+func (a *Agent) noticeReturned(u rtnl.Update) {
+	for _, r := range a.records.all() {
+		if !r.inPod {
+			continue
+		}
+		for _, c := range u.Changes {
+			if !c.Gone && c.Link.HasMAC(r.mac) {
+				a.wg.Go(func() { a.returned(r.mac) })
+				break
+			}
+		}
+	}
+}
+
+// returned takes back a vNIC, if it is true that it is here: the event may be
+// from before its move.
+func (a *Agent) returned(mac vnic.MAC) {
+	release, err := a.locks.acquire(a.ctx, mac)
+	if err != nil {
+		return // the agent is being closed
+	}
+	r, ok, err := a.takeBack(mac)
+	release()
+	log := a.log.With(slog.String("id", string(r.id)), slog.String("netns", r.netns))
+	if err != nil {
+		log.Warn("take back vnic", slog.Any("err", err))
+	}
+	if ok {
+		log.Info("pod is gone, its vnic is back")
+		a.onReturned(r.id, mac)
+	}
+}
+
+func (a *Agent) takeBack(mac vnic.MAC) (r record, ok bool, err error) {
+	r, ok = a.records.get(mac)
+	if !ok || !r.inPod {
+		return r, false, nil
+	}
+	all, err := a.conn.Links()
+	if err != nil {
+		return r, false, err
+	}
+	l, ok := rtnl.FindMAC(all, mac)
+	if !ok {
+		return r, false, nil
+	}
+	err = a.bringHome(a.conn, place{ns: a.home, link: l}, vnic.Move{ID: r.id, MAC: mac})
+	a.records.drop(mac)
+	return r, true, err
+}

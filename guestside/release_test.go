@@ -1,0 +1,174 @@
+package guestside
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+
+	"github.com/brfuse/brfuse/internal/netnsx"
+	"github.com/brfuse/brfuse/internal/rtnl"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// holdByProcess starts a process in ns and returns its id.
+func holdByProcess(t *testing.T, ns *netnsx.NS) string {
+	t.Helper()
+	var cmd *exec.Cmd
+	in(t, ns, func() error {
+		cmd = exec.CommandContext(t.Context(), "sleep", "60")
+		return cmd.Start()
+	})
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return strconv.Itoa(cmd.Process.Pid)
+}
+
+func TestIntegrationReleaseDown(t *testing.T) {
+	l := newLab(t)
+	pod := newNS(t)
+	m := order(pod, "10.1.0.2/24")
+	l.plug(m, "ens5")
+	l.attach(m)
+	require.NoError(t, l.Release(l.deadline(), m, false))
+	assert.Contains(t, show(t, pod), "eth0 down")
+	assert.Empty(t, l.records.all())
+	require.NoError(t, l.Release(l.deadline(), m, false), "twice")
+}
+
+func TestIntegrationReleaseKeep(t *testing.T) {
+	l := newLab(t)
+	pod := newNS(t)
+	m := order(pod, "10.1.0.2/24", "fd00:1::2/64")
+	m.MTU = 1400
+	m.Routes = []vnic.Route{route("0.0.0.0/0", "10.1.0.1")}
+	l.plug(m, "ens5")
+	l.attach(m)
+	in(t, pod, func() error { // what a pod may do to it
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		for _, do := range []func() error{
+			func() error { return netlink.LinkSetAlias(link, "mine") },
+			func() error { return netlink.LinkAddAltName(link, "also-mine") },
+			func() error { return netlink.SetPromiscOn(link) },
+			func() error { return netlink.LinkSetARPOff(link) },
+		} {
+			if err := do(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 2 { // the second time it is home already
+		require.NoError(t, l.Release(l.deadline(), m, true))
+		assert.Empty(t, show(t, pod))
+		assert.Equal(t, m.ID.LinkName()+" down", show(t, l.Agent.home), "name, mtu and addresses")
+		link := linksOf(t, l.Agent.home)[m.ID.LinkName()]
+		assert.Empty(t, link.Alias)
+		assert.Empty(t, link.AltNames)
+		in(t, l.Agent.home, func() error {
+			nl, err := netlink.LinkByName(m.ID.LinkName())
+			assert.Zero(t, nl.Attrs().RawFlags&0x180, "promisc, noarp")
+			return err
+		})
+	}
+	nics, err := l.NICs(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []vnic.NIC{{ID: m.ID, MAC: m.MAC, Driver: "veth", Interface: m.ID.LinkName()}}, nics)
+
+	m.MTU = 0
+	l.attach(m) // and it can be used again
+	assert.Contains(t, show(t, pod), "10.1.0.2/24")
+}
+
+func TestIntegrationReleaseGone(t *testing.T) {
+	l := newLab(t)
+	pod := newNS(t)
+	never, lost, held := order(pod), order(pod), order(pod)
+	for _, keep := range []bool{true, false} {
+		require.NoError(t, l.Release(l.deadline(), never, keep), "never seen")
+		never.Netns = "no-such-pod"
+	}
+
+	l.plug(lost, "ens5") // the vNIC goes, as when it is unplugged
+	l.attach(lost)
+	in(t, pod, func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link)
+	})
+	require.NoError(t, l.Release(l.deadline(), lost, true))
+
+	l.plug(held, "ens6") // the name of the namespace goes, but a process keeps it
+	l.attach(held)
+	holdByProcess(t, pod)
+	held.Netns = "no-such-pod"
+	l.records.drop(held.MAC)
+	require.NoError(t, l.Release(l.deadline(), held, true))
+	assert.Equal(t, held.ID.LinkName()+" down", show(t, l.Agent.home))
+}
+
+// A virtio NIC whose namespace dies goes back to the first one, down, with its
+// name and MTU. A veth is destroyed, so the test moves it back.
+func TestIntegrationReturned(t *testing.T) {
+	l := newLab(t)
+	pod := newNS(t)
+	m := order(pod, "10.1.0.2/24")
+	m.MTU = 1400
+	l.plug(m, "ens5")
+	l.attach(m)
+	require.NoError(t, within(pod, func(c *rtnl.Conn) error {
+		link, err := c.Link("eth0")
+		if err != nil {
+			return err
+		}
+		return c.Do(rtnl.SetLink(link.Index, rtnl.Change{Netns: l.Agent.home.FD()}))
+	}))
+	select {
+	case id := <-l.returned:
+		assert.Equal(t, m.ID, id)
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "it was not noticed that the vnic is back")
+	}
+	assert.Equal(t, m.ID.LinkName()+" down", show(t, l.Agent.home))
+	assert.Empty(t, l.records.all())
+
+	l.attach(m)
+	require.NoError(t, l.Release(l.deadline(), m, true))
+	assert.Empty(t, l.returned, "what the agent did itself is no return")
+}
+
+func TestIntegrationCallsForOneVNICWait(t *testing.T) {
+	l := newLab(t)
+	m := order(newNS(t))
+	release, err := l.locks.acquire(t.Context(), m.MAC)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = l.Move(ctx, m)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "await another call for vnic "+m.MAC.String())
+	release()
+	assert.Empty(t, l.locks.m)
+}
+
+func TestIntegrationPodRefs(t *testing.T) {
+	l := newLab(t)
+	pod := newNS(t)
+	m := order(pod)
+	m.Netns = holdByProcess(t, pod)
+	l.plug(m, "ens5")
+	l.attach(m)
+	assert.Equal(t, "eth0 up", show(t, pod))
+	require.NoError(t, l.Release(l.deadline(), m, true))
+	assert.NotEqual(t, strconv.Itoa(os.Getpid()), m.Netns)
+}
