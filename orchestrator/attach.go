@@ -1,0 +1,201 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/brfuse/brfuse/internal/failpoint"
+	"github.com/brfuse/brfuse/orchestrator/ipam"
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Attach gives a pod a vNIC, and returns when the pod has it with its
+// addresses, or when all is undone. Attaching the same again returns the
+// attachment that there is, also when another call makes it at that moment; a
+// request that differs is a [vnic.ErrConflict]. The error says in which phase
+// and step it failed, and wraps one of package vnic when there is a fit one.
+//
+// When ctx ends, the attach fails and is undone; the undoing has deadlines of
+// its own.
+func (o *Orchestrator) Attach(ctx context.Context, req vnic.Request) (vnic.Attachment, error) {
+	req, err := req.Complete()
+	if err != nil {
+		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
+	}
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
+	}
+	defer done()
+	a, err := o.attach(ctx, req)
+	if err != nil {
+		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
+	}
+	return a, nil
+}
+
+// describe returns "POD/INTERFACE in VM".
+func describe(k vnic.Key) string { return k.Pod + "/" + k.Interface + " in " + k.VM }
+
+// attach waits until no operation runs on the key and no attachment of it is
+// being undone.
+func (o *Orchestrator) attach(ctx context.Context, req vnic.Request) (vnic.Attachment, error) {
+	for {
+		a, leftover, err := o.attachOnce(ctx, req)
+		if leftover == nil {
+			return a, err
+		}
+		if werr := o.waitGone(ctx, leftover.ID); werr != nil {
+			return a, fmt.Errorf("phase requested: wait until attachment %s of this pod is detached: %w; the last try: %w",
+				leftover.ID, werr, err)
+		}
+	}
+}
+
+// attachOnce attaches under the lock of the key. It returns an attachment that
+// is in the way and could not be undone.
+func (o *Orchestrator) attachOnce(ctx context.Context, req vnic.Request) (a vnic.Attachment, leftover *record, err error) {
+	unlock, err := o.locks.lock(ctx, req.Key)
+	if err != nil {
+		return a, nil, fmt.Errorf("phase requested: wait for another operation on this interface: %w", err)
+	}
+	defer unlock()
+	r, err := o.readKey(ctx, req.Key)
+	switch {
+	case err != nil:
+		return a, nil, fmt.Errorf("phase requested: %w", err)
+	case r != nil && r.Phase == vnic.PhaseReady:
+		return r.Attachment, nil, compare(r.Attachment, req)
+	case r != nil:
+		if err := o.undo(context.WithoutCancel(ctx), r); err != nil {
+			return a, r, err
+		}
+	}
+	a, err = o.attachNew(ctx, req)
+	return a, nil, err
+}
+
+// attachNew attaches where there is nothing.
+func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.Attachment, error) {
+	start := time.Now()
+	if err := failpoint.Hit("attach.requested"); err != nil {
+		return vnic.Attachment{}, fmt.Errorf("phase requested: %w", err)
+	}
+	r, err := o.lease(ctx, req)
+	if err != nil {
+		return vnic.Attachment{}, fmt.Errorf("phase requested: lease: %w", err)
+	}
+	r.Timings = append(r.Timings, vnic.Timing{Step: "lease", Duration: time.Since(start)})
+	log := o.logFor(r)
+	log.Debug("leased", "mac", r.MAC, "addresses", r.Leases)
+	if err := o.carryOut(ctx, r, start); err != nil {
+		err = fmt.Errorf("phase %s: %w", r.Phase, err)
+		log.Warn("attach failed", "error", err)
+		r.LastError = err.Error()
+		if uerr := o.undo(context.WithoutCancel(ctx), r); uerr != nil {
+			err = fmt.Errorf("%w; undoing it goes on in the background, for it failed too: %w", err, uerr)
+		}
+		return vnic.Attachment{}, err
+	}
+	log.Info("attached", "took", time.Since(start))
+	return r.Attachment, nil
+}
+
+// lease writes a new attachment, with all that it holds, in one transaction.
+func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, error) {
+	if err := o.seen.usable(req.VM); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
+	defer cancel()
+	var r *record
+	rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		n, err := usable(tx, req)
+		if err != nil {
+			return err
+		}
+		r = newRecord(req, n)
+		if err := o.take(tx, r, n); err != nil {
+			return err
+		}
+		b, err := json.Marshal(r.Attachment)
+		if err != nil {
+			return err
+		}
+		return cmp.Or(tx.Put(attachmentKey(r.ID), b), tx.Put(keyPrefix+req.String(), []byte(r.ID)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.rev = rev
+	return r, nil
+}
+
+// usable returns the request's network, once it and the VM are there to be used.
+func usable(tx store.Tx, req vnic.Request) (vnic.Network, error) {
+	var vm vmRecord
+	var n networkRecord
+	rev, err := load(tx, vmPrefix+req.VM, &vm)
+	switch {
+	case err != nil:
+		return vnic.Network{}, err
+	case rev == 0 || vm.Removing:
+		return vnic.Network{}, fmt.Errorf("vm %s is not registered; see `brfuse vm add`: %w", req.VM, vnic.ErrUnknownVM)
+	}
+	rev, err = load(tx, networkPrefix+req.Network, &n)
+	switch {
+	case err != nil:
+		return vnic.Network{}, err
+	case rev == 0 || n.Removing:
+		return vnic.Network{}, fmt.Errorf("network %s does not exist; see `brfuse network create`: %w", req.Network, vnic.ErrUnknownNetwork)
+	case req.MTU > n.MTU:
+		return vnic.Network{}, fmt.Errorf("mtu %d is larger than %d of network %s: %w", req.MTU, n.MTU, n.Name, vnic.ErrInvalid)
+	}
+	it, err := tx.Get(keyPrefix + req.String())
+	if err == nil && it.Exists() {
+		err = fmt.Errorf("attachment %s was made meanwhile; try again: %w", it.Value, vnic.ErrConflict)
+	}
+	return n.Network, err
+}
+
+func newRecord(req vnic.Request, n vnic.Network) *record {
+	now := time.Now()
+	r := &record{untouched: true, Attachment: vnic.Attachment{
+		Request: req, Phase: vnic.PhaseLeased, MTU: n.MTU, Created: now, Updated: now,
+	}}
+	if req.MTU != 0 {
+		r.MTU = req.MTU
+	}
+	return r
+}
+
+// take gives r an id, a MAC and addresses that no other attachment has.
+func (o *Orchestrator) take(tx store.Tx, r *record, n vnic.Network) error {
+	for {
+		r.ID = vnic.NewID()
+		it, err := tx.Get(attachmentKey(r.ID))
+		if err != nil {
+			return err
+		}
+		if !it.Exists() {
+			break
+		}
+	}
+	var err error
+	if r.MAC, err = o.pool.TakeMAC(tx, r.owner(), r.Request.MAC); err != nil {
+		return err
+	}
+	var leases []ipam.Lease
+	if leases, err = o.pool.Take(tx, n, r.owner(), r.Request.Addresses); err != nil {
+		return err
+	}
+	for _, l := range leases {
+		r.Leases = append(r.Leases, l.Prefix)
+		r.Gateways = append(r.Gateways, l.Gateway)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Host is the half on the hypervisor. Its methods are safe for concurrent use,
+// may be repeated, and return soon after ctx ends.
+type Host interface {
+	// SetNetwork makes a network, or makes it so again.
+	SetNetwork(ctx context.Context, n vnic.Network) error
+	// RemoveNetwork removes a network; that it is gone is no error.
+	RemoveNetwork(ctx context.Context, n vnic.Network) error
+	// Plug gives a VM a vNIC, and undoes all it did when it fails.
+	Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error)
+	// Unplug takes a vNIC and its tap away. That they are gone, or that the VM is,
+	// is no error. With an empty vm it takes away a tap that no VM has.
+	Unplug(ctx context.Context, vm string, id vnic.ID) error
+	// Ports returns the vNICs that a VM has, none when it is gone. When vm is
+	// empty, it returns those of all VMs, and the taps that no VM has, with an
+	// empty VM. When a hypervisor can't be asked, it fails.
+	Ports(ctx context.Context, vm string) ([]vnic.Port, error)
+}
+
+// Guest is the half in the VMs. Its methods are safe for concurrent use, may be
+// repeated, and return soon after ctx ends. They return
+// [vnic.ErrAgentUnavailable] when a VM's agent is absent or silent.
+type Guest interface {
+	// Prepare checks that the vNIC can be moved once it is plugged.
+	Prepare(ctx context.Context, vm string, m vnic.Move) error
+	// Move waits for the vNIC, puts it into the pod, and tells how long each took.
+	Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []vnic.Timing, error)
+	// Configure gives it MTU, addresses and routes, and sets it up.
+	Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error)
+	// Release takes it out of the pod; keep says that it won't be unplugged. That
+	// pod or vNIC are gone is no error.
+	Release(ctx context.Context, vm string, m vnic.Move, keep bool) error
+	// NICs returns the vNICs that the guest has.
+	NICs(ctx context.Context, vm string) ([]vnic.NIC, error)
+}
+
+// VMs are told which VMs there are, before Host and Guest are asked about them.
+type VMs interface {
+	// AddVM registers a VM, also one that is not running; it may be repeated.
+	AddVM(ctx context.Context, vm vnic.VM) error
+	// RemoveVM forgets a VM; that it is unknown, or [vnic.ErrUnknownVM], is no failure.
+	RemoveVM(ctx context.Context, name string) error
+}
+
+// Config says what an Orchestrator works with.
+type Config struct {
+	Store store.Store // required; the caller closes it, after the Orchestrator
+	Host  Host        // required
+	Guest Guest       // required
+	VMs   VMs         // required
+	// Log gets what happens in the background. Default: nothing is logged.
+	Log *slog.Logger
+	// Quarantine is how long an address is left alone after it was given back.
+	// Default: 30 s; negative: not at all.
+	Quarantine time.Duration
+	// Deadlines bound the steps of an attach and a detach.
+	Deadlines Deadlines
+}
+
+// Deadlines bound single steps. A zero one stands for its default.
+type Deadlines struct {
+	Prepare   time.Duration // default 5 s
+	Plug      time.Duration // default 15 s
+	Move      time.Duration // default 15 s; a guest that boots is slow to find a device
+	Configure time.Duration // default 10 s
+	Release   time.Duration // default 3 s; an agent that is silent doesn't hold up the unplug for longer
+	Unplug    time.Duration // default 20 s; without ACPI hotplug a guest takes 6 s
+	Query     time.Duration // default 5 s; of Host.Ports and Guest.NICs
+	Store     time.Duration // default 10 s
+	Network   time.Duration // default 15 s; of Host.SetNetwork and Host.RemoveNetwork
+	VM        time.Duration // default 15 s; of VMs.AddVM and VMs.RemoveVM
+}
+
+func (c Config) complete() (Config, error) {
+	switch {
+	case c.Store == nil:
+		return c, errors.New("no store is configured")
+	case c.Host == nil || c.Guest == nil || c.VMs == nil:
+		return c, errors.New("a half is missing: Host, Guest and VMs are all required")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &c.Deadlines
+	d.Prepare = cmp.Or(d.Prepare, 5*time.Second)
+	d.Plug = cmp.Or(d.Plug, 15*time.Second)
+	d.Move = cmp.Or(d.Move, 15*time.Second)
+	d.Configure = cmp.Or(d.Configure, 10*time.Second)
+	d.Release = cmp.Or(d.Release, 3*time.Second)
+	d.Unplug = cmp.Or(d.Unplug, 20*time.Second)
+	d.Query = cmp.Or(d.Query, 5*time.Second)
+	d.Store = cmp.Or(d.Store, 10*time.Second)
+	d.Network = cmp.Or(d.Network, 15*time.Second)
+	d.VM = cmp.Or(d.VM, 15*time.Second)
+	return c, nil
+}

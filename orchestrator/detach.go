@@ -1,0 +1,171 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/brfuse/brfuse/internal/failpoint"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Detach takes a vNIC away and returns its attachment as it was, in phase
+// released; with the timings of the detach, and in LastError what the guest half
+// could not do before the vNIC was unplugged. That there is no such attachment
+// is no error.
+//
+// Once begun, a detach goes on when ctx ends. When it fails, it goes on in the
+// background.
+func (o *Orchestrator) Detach(ctx context.Context, id vnic.ID) (vnic.Attachment, error) {
+	gone := vnic.Attachment{ID: id, Phase: vnic.PhaseReleased}
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return gone, fmt.Errorf("detach %s: %w", id, err)
+	}
+	defer done()
+	r, err := o.read(ctx, id)
+	if err != nil || r == nil {
+		return gone, wrap(err, "detach %s", id)
+	}
+	unlock, err := o.locks.lock(ctx, r.key())
+	if err != nil {
+		return gone, fmt.Errorf("detach %s: wait for another operation on this interface: %w", describe(r.key()), err)
+	}
+	defer unlock()
+	if r, err = o.read(ctx, id); err != nil || r == nil {
+		return gone, wrap(err, "detach %s", id)
+	}
+	err = o.undo(context.WithoutCancel(ctx), r)
+	return r.Attachment, wrap(err, "detach %s", describe(r.key()))
+}
+
+// DetachKey is [Orchestrator.Detach] for who knows the key.
+func (o *Orchestrator) DetachKey(ctx context.Context, k vnic.Key) (vnic.Attachment, error) {
+	r, err := o.readKey(ctx, k)
+	if err != nil || r == nil {
+		return vnic.Attachment{Request: vnic.Request{Key: k}, Phase: vnic.PhaseReleased}, wrap(err, "detach %s", describe(k))
+	}
+	return o.Detach(ctx, r.ID)
+}
+
+// wrap returns err with what it is about; nil stays nil.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(slices.Clip(args), err)...)
+}
+
+// undo takes back all that an attachment may have led to, from whichever phase,
+// and deletes it. The caller holds the lock of its key. What fails is tried
+// again in the background.
+func (o *Orchestrator) undo(ctx context.Context, r *record) error {
+	start := time.Now()
+	r.Timings = nil
+	err := o.undoSteps(ctx, r)
+	if err != nil {
+		o.logFor(r).Warn("detach failed", "error", err)
+		r.LastError = err.Error()
+		if r.Phase == vnic.PhaseDetaching {
+			if werr := o.write(ctx, r); werr != nil {
+				err = fmt.Errorf("%w; %w", err, werr)
+			}
+		}
+		o.undoSoon(r.ID)
+		return err
+	}
+	r.Phase = vnic.PhaseReleased
+	r.Timings = append(r.Timings, vnic.Timing{Step: "total", Duration: time.Since(start)})
+	o.logFor(r).Info("detached", "took", time.Since(start), "note", r.LastError)
+	return nil
+}
+
+func (o *Orchestrator) undoSteps(ctx context.Context, r *record) error {
+	if r.Phase != vnic.PhaseDetaching {
+		before := r.Phase
+		r.Phase = vnic.PhaseDetaching
+		if err := o.write(ctx, r); err != nil {
+			r.Phase = before
+			return err
+		}
+	}
+	if err := failpoint.Hit("detach.detaching"); err != nil {
+		return err
+	}
+	// The unplug takes the vNIC out of the guest, whatever the guest says: so an
+	// agent that can't release it is no reason to stop.
+	if rerr := o.releaseStep(ctx, r); rerr != nil {
+		o.logFor(r).Warn("guest did not release the vnic", "error", rerr)
+		r.LastError = rerr.Error()
+	} else {
+		r.LastError = ""
+	}
+	if err := failpoint.Hit("detach.guest"); err != nil {
+		return err
+	}
+	if err := o.unplugStep(ctx, r); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("detach.unplugged"); err != nil {
+		return err
+	}
+	if err := o.erase(ctx, r); err != nil {
+		return err
+	}
+	return failpoint.Hit("detach.released")
+}
+
+func (o *Orchestrator) releaseStep(ctx context.Context, r *record) error {
+	if o.seen.usable(r.Request.VM) != nil {
+		return nil // the guest is gone, and the vNIC with it
+	}
+	return step(ctx, r, "release", o.cfg.Deadlines.Release, func(ctx context.Context) error {
+		return o.cfg.Guest.Release(ctx, r.Request.VM, move(r.Attachment), false)
+	})
+}
+
+func (o *Orchestrator) unplugStep(ctx context.Context, r *record) error {
+	if r.untouched {
+		return nil
+	}
+	return step(ctx, r, "unplug", o.cfg.Deadlines.Unplug, func(ctx context.Context) error {
+		err := o.cfg.Host.Unplug(ctx, r.Request.VM, r.ID)
+		if !errors.Is(err, vnic.ErrUnknownVM) {
+			return err
+		}
+		if known, kerr := o.knowsVM(ctx, r.Request.VM); known || kerr != nil {
+			return err // the host half is about to be told of it, after a restart
+		}
+		return o.cfg.Host.Unplug(ctx, "", r.ID)
+	})
+}
+
+// undoLeftover undoes an attachment that is not ready, if it is still there.
+func (o *Orchestrator) undoLeftover(ctx context.Context, id vnic.ID) error {
+	return o.locked(ctx, id, func(r *record) error {
+		if r.Phase == vnic.PhaseReady {
+			return nil
+		}
+		return o.undo(ctx, r)
+	})
+}
+
+// locked runs fn on an attachment under the lock of its key; not at all when
+// there is no such attachment.
+func (o *Orchestrator) locked(ctx context.Context, id vnic.ID, fn func(*record) error) error {
+	r, err := o.read(ctx, id)
+	if err != nil || r == nil {
+		return err
+	}
+	unlock, err := o.locks.lock(ctx, r.key())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r, err = o.read(ctx, id); err != nil || r == nil {
+		return err
+	}
+	return fn(r)
+}

@@ -1,0 +1,36 @@
+// Package orchestrator gives pods their vNICs: it takes requests, leases
+// addresses, has the host half plug and the guest half move the vNIC, and takes
+// all of it back. Package hostside is one [Host], and the link to the guests'
+// agents one [Guest]; this package knows neither.
+//
+// # What is written down
+//
+// Each attachment is a record in the store with a phase, written before the side
+// effects that lead to the next one:
+//
+//	leased     MAC and addresses are held; then Guest.Prepare and Host.Plug
+//	plugged    the hypervisor has the device; then Guest.Move
+//	moved      the vNIC is in the pod; then Guest.Configure
+//	ready
+//	detaching  Guest.Release, Host.Unplug; then the leases and the record go together
+//
+// So whatever a crash leaves behind is in the store or bears a name that tells
+// its id. An attach that fails is undone before it returns. When a step of that
+// fails too, the record stays in detaching with the reason, and the step is
+// tried again, with growing pauses and whenever the VM or its agent comes back.
+//
+// # After a crash
+//
+// [New] and [Orchestrator.Reconcile] compare the store, the hypervisor, the
+// host's taps and the guest. An attachment that wasn't ready is undone, for the
+// one who asked for it has got no answer. A ready one is told to the guest again
+// if its device is there, and taken back if not, or if its pod died. Devices and
+// taps of no attachment are removed. Nothing is concluded from silence: a VM
+// that can't be asked is left alone until the host half says what it has, or that
+// it is gone.
+//
+// # Concurrency
+//
+// Operations on the same interface of the same pod in the same VM run one after
+// the other; all others run side by side.
+package orchestrator

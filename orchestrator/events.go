@@ -1,0 +1,79 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// vmStates remembers which VMs the host half said are gone. About the others
+// nothing is known but that they may be there.
+type vmStates struct {
+	mu   sync.Mutex
+	gone map[string]bool // guarded by mu
+}
+
+func (s *vmStates) set(vm string, gone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone == nil {
+		s.gone = map[string]bool{}
+	}
+	if gone {
+		s.gone[vm] = true
+	} else {
+		delete(s.gone, vm)
+	}
+}
+
+// usable returns [vnic.ErrVMGone] when the VM is gone.
+func (s *vmStates) usable(vm string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone[vm] {
+		return fmt.Errorf("vm %s: its hypervisor does not answer; start the vm: %w", vm, vnic.ErrVMGone)
+	}
+	return nil
+}
+
+// Notify takes an event of one of the halves and returns at once; what follows
+// from it is done in the background. Events of one VM have to come in their
+// order.
+//
+// A VM or an agent that came up is reconciled. A VM that is gone, a vNIC that
+// was unplugged by another, and one whose pod died are released. The guest is
+// not trusted: a returned vNIC has to be one of that very VM.
+func (o *Orchestrator) Notify(ev vnic.Event) {
+	o.log.Debug("event", "kind", string(ev.Kind), "vm", ev.VM, "attachment", string(ev.ID))
+	switch ev.Kind {
+	case vnic.EventVMUp, vnic.EventVMGone:
+		o.seen.set(ev.VM, ev.Kind == vnic.EventVMGone)
+		o.reconcileSoon(ev.VM)
+		o.sweepSoon()
+	case vnic.EventAgentUp:
+		o.reconcileSoon(ev.VM)
+	case vnic.EventRemoved, vnic.EventReturned:
+		o.queue.add(fmt.Sprintf("%s %s %s %s", ev.Kind, ev.VM, ev.ID, ev.MAC), func(ctx context.Context) error {
+			return o.lost(ctx, ev)
+		})
+	}
+}
+
+// lost releases an attachment whose vNIC was unplugged or whose pod died.
+func (o *Orchestrator) lost(ctx context.Context, ev vnic.Event) error {
+	return o.locked(ctx, ev.ID, func(r *record) error {
+		log := o.logFor(r)
+		if r.Request.VM != ev.VM || ev.Kind == vnic.EventReturned && r.MAC != ev.MAC {
+			log.Warn("event about a vnic that its vm does not have, ignored", "kind", string(ev.Kind), "vm", ev.VM, "mac", ev.MAC)
+			return nil
+		}
+		if ev.Kind == vnic.EventRemoved {
+			log.Warn("vnic was unplugged by the guest or by hand, releasing it")
+		} else {
+			log.Info("pod is gone, releasing its vnic")
+		}
+		return o.undo(ctx, r)
+	})
+}

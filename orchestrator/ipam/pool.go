@@ -1,0 +1,133 @@
+package ipam
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// pool is one subnet of a network within a transaction.
+type pool struct {
+	tx      store.Tx
+	network string
+	subnet  netip.Prefix
+	gateway netip.Addr
+}
+
+// queued is an address that was given back.
+type queued struct {
+	Address  netip.Addr `json:"address"`
+	Released time.Time  `json:"released"`
+}
+
+func enqueue(tx store.Tx, network string, a netip.Addr, now time.Time) error {
+	b, err := json.Marshal(queued{Address: a, Released: now})
+	if err != nil {
+		return err
+	}
+	k := queueKey(network, a, now)
+	if err := tx.Put(k, b); err != nil {
+		return err
+	}
+	return tx.Put(freedKey(network, a), []byte(k))
+}
+
+// head returns the address that was given back first, nil when none was.
+func (p pool) head() (*queued, error) {
+	items, err := p.tx.Scan(queueOf(p.network, p.subnet.Addr()), 1)
+	if err != nil || len(items) == 0 {
+		return nil, err
+	}
+	var q queued
+	if err := json.Unmarshal(items[0].Value, &q); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", items[0].Key, err)
+	}
+	return &q, nil
+}
+
+// unqueue takes an address out of the queue, if it is in there.
+func (p pool) unqueue(a netip.Addr) error {
+	k := freedKey(p.network, a)
+	it, err := p.tx.Get(k)
+	if err != nil || !it.Exists() {
+		return err
+	}
+	if err := p.tx.Delete(string(it.Value)); err != nil {
+		return err
+	}
+	return p.tx.Delete(k)
+}
+
+// claim takes one certain address.
+func (p pool) claim(a netip.Addr) error {
+	switch a {
+	case p.gateway:
+		return fmt.Errorf("address %s is the gateway; choose another: %w", a, vnic.ErrAddressTaken)
+	case p.subnet.Addr(), vnic.LastAddr(p.subnet):
+		return fmt.Errorf("address %s is no host address of %s; choose another: %w", a, p.subnet, vnic.ErrAddressOutside)
+	}
+	l, found, err := p.lease(a)
+	if err != nil {
+		return err
+	}
+	if found {
+		return fmt.Errorf("address %s is leased to %s; choose another, or detach that one: %w", a, l.Owner.Key, vnic.ErrAddressTaken)
+	}
+	return p.unqueue(a)
+}
+
+func (p pool) lease(a netip.Addr) (l Lease, found bool, err error) {
+	it, err := p.tx.Get(leaseKey(p.network, a))
+	if err != nil || !it.Exists() {
+		return l, false, err
+	}
+	l, err = get(p.tx, it.Key)
+	return l, true, err
+}
+
+// end is what the pointer holds when it has passed the whole pool.
+const end = "end"
+
+// fresh returns the lowest address that was never leased and moves the pointer
+// on; the zero address when there is none.
+func (p pool) fresh() (netip.Addr, error) {
+	k := nextKey(p.network, p.subnet.Addr())
+	it, err := p.tx.Get(k)
+	if err != nil || string(it.Value) == end {
+		return netip.Addr{}, err
+	}
+	a := p.subnet.Addr().Next()
+	if it.Exists() {
+		if a, err = netip.ParseAddr(string(it.Value)); err != nil {
+			return netip.Addr{}, fmt.Errorf("decode %s: %w", k, err)
+		}
+	}
+	for last := vnic.LastAddr(p.subnet); a != last; a = a.Next() {
+		used, err := p.used(a)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if !used {
+			return a, p.tx.Put(k, []byte(a.Next().String()))
+		}
+	}
+	return netip.Addr{}, p.tx.Put(k, []byte(end))
+}
+
+// used reports whether the pointer has to step over an address: the gateway,
+// and those that were asked for by name, be they leased or in the queue.
+func (p pool) used(a netip.Addr) (bool, error) {
+	if a == p.gateway {
+		return true, nil
+	}
+	for _, k := range []string{leaseKey(p.network, a), freedKey(p.network, a)} {
+		if it, err := p.tx.Get(k); err != nil || it.Exists() {
+			return true, err
+		}
+	}
+	return false, nil
+}

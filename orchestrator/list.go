@@ -1,0 +1,51 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Filter chooses attachments. An empty field means: any.
+type Filter struct {
+	VM, Pod, Network string
+}
+
+func (f Filter) match(a vnic.Attachment) bool {
+	return (f.VM == "" || f.VM == a.Request.VM) && (f.Pod == "" || f.Pod == a.Request.Pod) &&
+		(f.Network == "" || f.Network == a.Request.Network)
+}
+
+// Get returns an attachment, or [vnic.ErrNotFound].
+func (o *Orchestrator) Get(ctx context.Context, id vnic.ID) (vnic.Attachment, error) {
+	r, err := o.read(ctx, id)
+	switch {
+	case err != nil:
+		return vnic.Attachment{}, fmt.Errorf("get attachment %s: %w", id, err)
+	case r == nil:
+		return vnic.Attachment{}, fmt.Errorf("get attachment %s: see `brfuse list`: %w", id, vnic.ErrNotFound)
+	}
+	return r.Attachment, nil
+}
+
+// List returns the attachments that f chooses, in the order of VM, pod and
+// interface; also those that are being made or undone.
+func (o *Orchestrator) List(ctx context.Context, f Filter) ([]vnic.Attachment, error) {
+	records, err := o.records(ctx, f.VM)
+	if err != nil {
+		return nil, fmt.Errorf("list attachments: %w", err)
+	}
+	var list []vnic.Attachment
+	for _, r := range records {
+		if f.match(r.Attachment) {
+			list = append(list, r.Attachment)
+		}
+	}
+	slices.SortFunc(list, func(a, b vnic.Attachment) int {
+		return strings.Compare(a.Request.String(), b.Request.String())
+	})
+	return list, nil
+}

@@ -1,0 +1,139 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/brfuse/brfuse/orchestrator/ipam"
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// An Orchestrator attaches vNICs to pods and detaches them. It is safe for
+// concurrent use. Make it with [New].
+type Orchestrator struct {
+	cfg   Config
+	log   *slog.Logger
+	pool  *ipam.Pool
+	queue *queue
+	locks keyLocks[vnic.Key] // of attachments
+	names keyLocks[string]   // of networks and VMs, by their keys in the store
+	seen  vmStates
+
+	life context.Context // ends when Close begins
+	end  context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool           // guarded by mu
+	calls  sync.WaitGroup // of calls that change something; Add under mu
+}
+
+// New tells both halves of the networks and VMs in the store, begins to
+// reconcile, and returns without waiting for the end of that. An error of a half
+// is logged and tried again later; only a store that can't be read is an error.
+func New(ctx context.Context, cfg Config) (*Orchestrator, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, fmt.Errorf("start orchestrator: %w", err)
+	}
+	o := &Orchestrator{cfg: cfg, log: cfg.Log, pool: ipam.New(cfg.Quarantine), queue: newQueue(cfg.Log)}
+	o.life, o.end = context.WithCancel(context.Background())
+	if err := o.recover(ctx); err != nil {
+		o.end()
+		o.queue.close()
+		return nil, fmt.Errorf("start orchestrator: %w", err)
+	}
+	return o, nil
+}
+
+// recover takes up what the store says, after a restart.
+func (o *Orchestrator) recover(ctx context.Context) error {
+	var nets []networkRecord
+	var vms []vmRecord
+	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
+		if nets, err = all[networkRecord](tx, networkPrefix); err != nil {
+			return err
+		}
+		vms, err = all[vmRecord](tx, vmPrefix)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range nets {
+		if err := o.restoreNetwork(ctx, n.Name); err != nil {
+			o.log.Error("network is not set up, it will be tried again", "network", n.Name, "error", err)
+			o.queue.add("network "+n.Name, func(ctx context.Context) error { return o.restoreNetwork(ctx, n.Name) })
+		}
+	}
+	var wg sync.WaitGroup
+	for _, vm := range vms {
+		wg.Go(func() {
+			if err := o.restoreVM(ctx, vm.Name); err != nil {
+				o.log.Error("vm is not registered, it will be tried again", "vm", vm.Name, "error", err)
+				o.queue.add("register vm "+vm.Name, func(ctx context.Context) error { return o.restoreVM(ctx, vm.Name) })
+			}
+		})
+	}
+	wg.Wait()
+	o.sweepSoon()
+	return nil
+}
+
+// Close stops what runs in the background and waits for it. Calls that are
+// running are cancelled: an attach undoes itself. Attachments stay. The store
+// and the halves are the caller's to close, afterwards.
+func (o *Orchestrator) Close() error {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.end()
+	o.calls.Wait()
+	o.queue.close()
+	return nil
+}
+
+// begin counts a call that changes something, until done. Its context also ends
+// when the Orchestrator closes.
+func (o *Orchestrator) begin(ctx context.Context) (_ context.Context, done func(), err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, nil, fmt.Errorf("orchestrator: %w", os.ErrClosed)
+	}
+	o.calls.Add(1)
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(o.life, cancel)
+	return ctx, func() { stop(); cancel(); o.calls.Done() }, nil
+}
+
+// logFor returns a logger that names the attachment.
+func (o *Orchestrator) logFor(r *record) *slog.Logger {
+	return o.log.With("attachment", string(r.ID), "key", r.key().String())
+}
+
+// reconcileSoon reconciles a VM in the background, until that works.
+func (o *Orchestrator) reconcileSoon(vm string) {
+	o.queue.add("reconcile vm "+vm, func(ctx context.Context) error { return o.reconcile(ctx, vm) })
+}
+
+// sweepSoon removes taps of no VM in the background, until that works.
+func (o *Orchestrator) sweepSoon() { o.queue.add("remove stray taps", o.sweep) }
+
+// undoSoon takes an attachment back in the background, until that works.
+func (o *Orchestrator) undoSoon(id vnic.ID) {
+	o.queue.keep("undo attachment "+string(id), func(ctx context.Context) error { return o.undoLeftover(ctx, id) })
+}
+
+// named runs fn under the lock of a network or VM.
+func (o *Orchestrator) named(ctx context.Context, name string, fn func() error) error {
+	unlock, err := o.names.lock(ctx, name)
+	if err != nil {
+		return fmt.Errorf("wait for another operation on it: %w", err)
+	}
+	defer unlock()
+	return fn()
+}

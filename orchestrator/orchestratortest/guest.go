@@ -1,0 +1,134 @@
+package orchestratortest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// agentLocked returns a VM whose agent answers.
+func (c *Conn) agentLocked(vm string) (*machine, error) {
+	m := c.w.machines[vm]
+	switch {
+	case !c.knows(vm):
+		return nil, fmt.Errorf("vm %s: %w", vm, vnic.ErrUnknownVM)
+	case m == nil || !m.agent:
+		return nil, fmt.Errorf("vm %s: %w", vm, vnic.ErrAgentUnavailable)
+	}
+	return m, nil
+}
+
+// checkLocked returns what stands against a move.
+func (m *machine) checkLocked(mv vnic.Move) error {
+	if !m.pods[mv.Netns] {
+		return fmt.Errorf("netns %s: %w", mv.Netns, vnic.ErrUnknownPod)
+	}
+	for _, d := range m.devices {
+		if d.netns == mv.Netns && d.name == mv.Interface && d.mac != mv.MAC {
+			return fmt.Errorf("interface %s in netns %s: %w", mv.Interface, mv.Netns, vnic.ErrNameTaken)
+		}
+	}
+	return nil
+}
+
+// Prepare checks pod and interface name.
+func (c *Conn) Prepare(ctx context.Context, vm string, mv vnic.Move) error {
+	return c.call(ctx, "prepare", func() error {
+		m, err := c.agentLocked(vm)
+		if err != nil {
+			return err
+		}
+		return m.checkLocked(mv)
+	})
+}
+
+// Move puts a vNIC into its pod. It waits for one that is missing until ctx ends.
+func (c *Conn) Move(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC, t []vnic.Timing, err error) {
+	missing := false
+	err = c.call(ctx, "move", func() error {
+		m, err := c.agentLocked(vm)
+		if err != nil {
+			return err
+		}
+		if err := m.checkLocked(mv); err != nil {
+			return err
+		}
+		d := m.find(mv.MAC)
+		if missing = d == nil; missing {
+			return nil
+		}
+		m.told[mv.MAC] = mv.ID
+		d.netns, d.name = mv.Netns, mv.Interface
+		nic = m.nic(d)
+		return nil
+	})
+	if missing && err == nil {
+		<-ctx.Done()
+		return nic, nil, fmt.Errorf("vnic %s: %w", mv.MAC, vnic.ErrNICMissing)
+	}
+	return nic, []vnic.Timing{{Step: "appear", Duration: time.Millisecond}, {Step: "move", Duration: time.Millisecond}}, err
+}
+
+// Configure gives a vNIC its addresses and routes, and sets it up.
+func (c *Conn) Configure(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC, err error) {
+	err = c.call(ctx, "configure", func() error {
+		m, err := c.agentLocked(vm)
+		if err != nil {
+			return err
+		}
+		if err := m.checkLocked(mv); err != nil {
+			return err
+		}
+		d := m.find(mv.MAC)
+		if d == nil {
+			return fmt.Errorf("vnic %s: %w", mv.MAC, vnic.ErrNICMissing)
+		}
+		m.told[mv.MAC] = mv.ID
+		d.up, d.addrs, d.routes = true, slices.Clone(mv.Addresses), slices.Clone(mv.Routes)
+		nic = m.nic(d)
+		return nil
+	})
+	return nic, err
+}
+
+// Release takes a vNIC out of its pod.
+func (c *Conn) Release(ctx context.Context, vm string, mv vnic.Move, _ bool) error {
+	return c.call(ctx, "release", func() error {
+		m, err := c.agentLocked(vm)
+		if err != nil {
+			return err
+		}
+		delete(m.told, mv.MAC)
+		if d := m.find(mv.MAC); d != nil {
+			d.bare()
+		}
+		return nil
+	})
+}
+
+// NICs returns the vNICs that the guest sees.
+func (c *Conn) NICs(ctx context.Context, vm string) (nics []vnic.NIC, err error) {
+	err = c.call(ctx, "nics", func() error {
+		m, err := c.agentLocked(vm)
+		if err != nil {
+			return err
+		}
+		for _, d := range m.sorted() {
+			if d.seen {
+				nics = append(nics, m.nic(d))
+			}
+		}
+		return nil
+	})
+	return nics, err
+}
+
+func (m *machine) nic(d *device) vnic.NIC {
+	return vnic.NIC{
+		ID: m.told[d.mac], MAC: d.mac, PCI: fmt.Sprintf("0000:01:%02x.0", d.slot), Driver: "virtio_net",
+		Interface: d.name, Netns: d.netns, Up: d.up, Addresses: slices.Clone(d.addrs),
+	}
+}

@@ -1,0 +1,281 @@
+package orchestratortest
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// A World has hypervisors, their VMs and what is in them. It is safe for
+// concurrent use. Make it with [New].
+type World struct {
+	mu       sync.Mutex
+	machines map[string]*machine                        // guarded by mu
+	networks map[string]vnic.Network                    // guarded by mu
+	taps     map[vnic.ID]string                         // guarded by mu; the VM that each was made for
+	hooks    map[string]func(ctx context.Context) error // guarded by mu; by "before CALL" and "after CALL"
+	conns    []*Conn                                    // guarded by mu
+	calls    map[string]int                             // guarded by mu; by call
+}
+
+// machine is a VM, with its hypervisor and its guest.
+type machine struct {
+	up, agent bool
+	slots     int
+	blind     bool // the guest doesn't see what is plugged
+	devices   map[vnic.ID]*device
+	pods      map[string]bool
+	told      map[vnic.MAC]vnic.ID // what the agent remembers
+}
+
+// device is a vNIC that is plugged.
+type device struct {
+	id     vnic.ID
+	mac    vnic.MAC
+	slot   int
+	seen   bool   // by the guest
+	netns  string // empty: the guest's first namespace
+	name   string
+	up     bool
+	addrs  []netip.Prefix
+	routes []vnic.Route
+}
+
+// New returns a World without VMs.
+func New() *World {
+	return &World{
+		machines: map[string]*machine{}, networks: map[string]vnic.Network{}, taps: map[vnic.ID]string{},
+		hooks: map[string]func(context.Context) error{}, calls: map[string]int{},
+	}
+}
+
+// Boot starts a VM with 31 free slots, its agent, and pods of those names.
+func (w *World) Boot(vm string, pods ...string) {
+	m := &machine{up: true, agent: true, slots: 31, devices: map[vnic.ID]*device{}, pods: map[string]bool{}, told: map[vnic.MAC]vnic.ID{}}
+	for _, p := range pods {
+		m.pods[p] = true
+	}
+	w.change(func() []vnic.Event {
+		w.machines[vm] = m
+		return []vnic.Event{{Kind: vnic.EventVMUp, VM: vm}, {Kind: vnic.EventAgentUp, VM: vm}}
+	})
+}
+
+// Kill ends a VM's hypervisor, and all that it had.
+func (w *World) Kill(vm string) {
+	w.change(func() []vnic.Event {
+		m := w.machines[vm]
+		m.up, m.agent = false, false
+		m.devices, m.pods, m.told = map[vnic.ID]*device{}, map[string]bool{}, map[vnic.MAC]vnic.ID{}
+		return []vnic.Event{{Kind: vnic.EventAgentOff, VM: vm}, {Kind: vnic.EventVMGone, VM: vm}}
+	})
+}
+
+// StopAgent ends a VM's agent, which forgets all it was told.
+func (w *World) StopAgent(vm string) {
+	w.change(func() []vnic.Event {
+		m := w.machines[vm]
+		m.agent, m.told = false, map[vnic.MAC]vnic.ID{}
+		return []vnic.Event{{Kind: vnic.EventAgentOff, VM: vm}}
+	})
+}
+
+// StartAgent starts a VM's agent.
+func (w *World) StartAgent(vm string) {
+	w.change(func() []vnic.Event {
+		w.machines[vm].agent = true
+		return []vnic.Event{{Kind: vnic.EventAgentUp, VM: vm}}
+	})
+}
+
+// StartPod makes a pod's namespace.
+func (w *World) StartPod(vm, netns string) {
+	w.change(func() []vnic.Event { w.machines[vm].pods[netns] = true; return nil })
+}
+
+// KillPod deletes a pod's namespace: the kernel puts its vNICs, down and bare,
+// into the guest's first namespace.
+func (w *World) KillPod(vm, netns string) {
+	w.change(func() []vnic.Event {
+		m := w.machines[vm]
+		delete(m.pods, netns)
+		var events []vnic.Event
+		for _, d := range m.sorted() {
+			if d.netns != netns {
+				continue
+			}
+			d.bare()
+			if id := m.told[d.mac]; m.agent && id != "" {
+				events = append(events, vnic.Event{Kind: vnic.EventReturned, VM: vm, ID: id, MAC: d.mac})
+			}
+		}
+		return events
+	})
+}
+
+// Eject has the guest, or an operator, unplug a vNIC; its tap stays.
+func (w *World) Eject(vm string, id vnic.ID) {
+	w.change(func() []vnic.Event {
+		delete(w.machines[vm].devices, id)
+		return []vnic.Event{{Kind: vnic.EventRemoved, VM: vm, ID: id}}
+	})
+}
+
+// DeleteTap deletes a tap behind everybody's back.
+func (w *World) DeleteTap(id vnic.ID) {
+	w.change(func() []vnic.Event { delete(w.taps, id); return nil })
+}
+
+// Blind makes the guest see nothing that is plugged from now on.
+func (w *World) Blind(vm string) {
+	w.change(func() []vnic.Event { w.machines[vm].blind = true; return nil })
+}
+
+// SetSlots sets how many slots a VM has.
+func (w *World) SetSlots(vm string, n int) {
+	w.change(func() []vnic.Event { w.machines[vm].slots = n; return nil })
+}
+
+// Litter puts a tap on the host that nobody asked for, and a device into the VM
+// if there is one of that name.
+func (w *World) Litter(vm string, id vnic.ID) {
+	w.change(func() []vnic.Event {
+		w.taps[id] = vm
+		if m := w.machines[vm]; m != nil {
+			m.devices[id] = &device{id: id, mac: vnic.NewMAC(), slot: m.freeSlot(), seen: true, name: "eth9"}
+		}
+		return nil
+	})
+}
+
+// change runs fn under the lock and sends its events to all connections.
+func (w *World) change(fn func() []vnic.Event) {
+	w.mu.Lock()
+	events := fn()
+	conns := slices.Clone(w.conns)
+	w.mu.Unlock()
+	for _, c := range conns {
+		for _, ev := range events {
+			c.emit(ev)
+		}
+	}
+}
+
+// Before has fn run at the beginning of each such call: "prepare", "plug",
+// "move", "configure", "release", "nics", "unplug", "ports", "setnetwork",
+// "removenetwork", "addvm" or "removevm". Its error, if any, is the call's, which
+// then has no effect. fn nil ends that.
+func (w *World) Before(call string, fn func(ctx context.Context) error) { w.hook("before "+call, fn) }
+
+// After is like Before, but the call has had its effect when fn runs.
+func (w *World) After(call string, fn func(ctx context.Context) error) { w.hook("after "+call, fn) }
+
+// Fail makes each such call fail with err, before it has an effect; nil ends that.
+func (w *World) Fail(call string, err error) {
+	if err == nil {
+		w.Before(call, nil)
+		return
+	}
+	w.Before(call, func(context.Context) error { return err })
+}
+
+// Hang makes each such call wait until its context ends, before it has an effect.
+func (w *World) Hang(call string) {
+	w.Before(call, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+}
+
+func (w *World) hook(name string, fn func(context.Context) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hooks[name] = fn
+}
+
+// Calls returns how often a call was made.
+func (w *World) Calls(call string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[call]
+}
+
+func (m *machine) sorted() []*device {
+	var list []*device
+	for _, d := range m.devices {
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(a, b *device) int { return a.slot - b.slot })
+	return list
+}
+
+// freeSlot returns the lowest slot that is free; more than m.slots when none is.
+func (m *machine) freeSlot() int {
+	slot := 1
+	for _, d := range m.sorted() {
+		if d.slot == slot {
+			slot++
+		}
+	}
+	return slot
+}
+
+// find returns the device with that MAC which the guest sees.
+func (m *machine) find(mac vnic.MAC) *device {
+	for _, d := range m.devices {
+		if d.mac == mac && d.seen {
+			return d
+		}
+	}
+	return nil
+}
+
+// bare is what the kernel does to a device that leaves a dying namespace.
+func (d *device) bare() {
+	d.netns, d.up, d.addrs, d.routes = "", false, nil, nil
+}
+
+// String prints the state, one thing a line: what is on the host, in the
+// hypervisors, and in the guests. Taps and devices are named by their ids.
+func (w *World) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines []string
+	for name, n := range w.networks {
+		lines = append(lines, fmt.Sprintf("network %s on %s", name, n.Bridge))
+	}
+	for id, vm := range w.taps {
+		lines = append(lines, fmt.Sprintf("tap %s of %s", id, vm))
+	}
+	for vm, m := range w.machines {
+		for _, d := range m.devices {
+			lines = append(lines, fmt.Sprintf("%s: device %s %s in slot %d", vm, d.id, d.mac, d.slot))
+			if d.seen {
+				lines = append(lines, fmt.Sprintf("%s: %s", vm, d))
+			}
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (d *device) String() string {
+	where, state := "root", "down"
+	if d.netns != "" {
+		where = "pod " + d.netns
+	}
+	if d.up {
+		state = "up"
+	}
+	words := []string{where + ":", d.name, d.mac.String(), state}
+	for _, a := range d.addrs {
+		words = append(words, a.String())
+	}
+	parts := []string{strings.Join(words, " ")}
+	for _, r := range d.routes {
+		parts = append(parts, fmt.Sprintf("%s via %s", r.Destination, r.Gateway))
+	}
+	return strings.Join(parts, ", ")
+}

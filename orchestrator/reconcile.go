@@ -1,0 +1,252 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// truth is what both halves say of a VM, and when.
+type truth struct {
+	ports map[vnic.ID]vnic.Port
+	nics  map[vnic.MAC]vnic.NIC
+	guest bool // the agent answered: nics can be relied on
+}
+
+// parallel bounds how many attachments of a VM are reconciled at once.
+const parallel = 8
+
+// Reconcile makes the store, the hypervisor, the host's taps and the guest agree
+// about a VM. It happens by itself after a restart, and when a VM or its agent
+// comes back. When it returns without an error, each attachment is ready or
+// gone, but for what a guest without an agent can't tell. When the hypervisor
+// can't be asked, nothing was changed.
+func (o *Orchestrator) Reconcile(ctx context.Context, vm string) error {
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("reconcile vm %s: %w", vm, err)
+	}
+	defer done()
+	if err := o.reconcileNow(ctx, vm); err != nil {
+		return fmt.Errorf("reconcile vm %s: %w", vm, err)
+	}
+	return nil
+}
+
+// reconcile is the task of that name.
+func (o *Orchestrator) reconcile(ctx context.Context, vm string) error {
+	err := o.reconcileNow(ctx, vm)
+	if errors.Is(err, vnic.ErrUnknownVM) {
+		o.log.Debug("vm is not reconciled", "vm", vm, "error", err)
+		return nil // it was removed, or will be reconciled once both halves know it
+	}
+	return err
+}
+
+func (o *Orchestrator) reconcileNow(ctx context.Context, vm string) error {
+	known, err := o.knowsVM(ctx, vm)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return fmt.Errorf("not registered; see `brfuse vm add`: %w", vnic.ErrUnknownVM)
+	}
+	// The records are read first: what was ready before the halves were asked has
+	// to be in their answers.
+	list, err := o.records(ctx, vm)
+	if err != nil {
+		return err
+	}
+	var t truth
+	if o.seen.usable(vm) == nil {
+		if t, err = o.ask(ctx, vm); err != nil {
+			return err
+		}
+	}
+	err = forEach(list, func(r record) error { return o.settle(ctx, r, t) })
+	return errors.Join(err, o.removeStrays(ctx, vm, t))
+}
+
+// forEach runs fn on all records, some at a time, and joins the errors.
+func forEach(list []record, fn func(record) error) error {
+	errs := make([]error, len(list))
+	room := make(chan struct{}, parallel)
+	var wg sync.WaitGroup
+	for i, r := range list {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			errs[i] = fn(r)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// ask asks both halves about a VM. That the agent is absent is no error.
+func (o *Orchestrator) ask(ctx context.Context, vm string) (truth, error) {
+	ports, err := o.ports(ctx, vm)
+	if err != nil {
+		return truth{}, err
+	}
+	t := truth{ports: make(map[vnic.ID]vnic.Port, len(ports)), nics: map[vnic.MAC]vnic.NIC{}}
+	for _, p := range ports {
+		t.ports[p.ID] = p
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Query)
+	defer cancel()
+	nics, err := o.cfg.Guest.NICs(ctx, vm)
+	switch {
+	case errors.Is(err, vnic.ErrAgentUnavailable):
+		o.log.Info("guest is not reconciled until its agent is there", "vm", vm, "error", err)
+		return t, nil
+	case err != nil:
+		return truth{}, fmt.Errorf("ask guest: %w", err)
+	}
+	t.guest = true
+	for _, n := range nics {
+		t.nics[n.MAC] = n
+	}
+	return t, nil
+}
+
+func (o *Orchestrator) ports(ctx context.Context, vm string) ([]vnic.Port, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Query)
+	defer cancel()
+	ports, err := o.cfg.Host.Ports(ctx, vm)
+	if err != nil {
+		return nil, fmt.Errorf("ask host: %w", err)
+	}
+	return ports, nil
+}
+
+// settle makes one attachment ready or gone.
+func (o *Orchestrator) settle(ctx context.Context, old record, t truth) error {
+	err := o.locked(ctx, old.ID, func(r *record) error {
+		if r.Phase != vnic.PhaseReady {
+			o.logFor(r).Info("attachment was not finished, undoing it", "phase", string(r.Phase))
+			return o.undo(ctx, r)
+		}
+		if o.seen.usable(r.Request.VM) != nil {
+			o.logFor(r).Info("vm is gone, releasing its vnic")
+			return o.undo(ctx, r)
+		}
+		if r.rev != old.rev {
+			var err error
+			if t, err = o.ask(ctx, r.Request.VM); err != nil {
+				return err
+			}
+		}
+		return o.verify(ctx, r, t)
+	})
+	return wrap(err, "attachment %s", old.ID)
+}
+
+// verify keeps a ready attachment whose vNIC is where it belongs, and undoes any
+// other.
+func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
+	log := o.logFor(r)
+	if p := t.ports[r.ID]; !p.Plug || !p.Tap {
+		log.Warn("device or tap is missing, detaching", "device", p.Plug, "tap", p.Tap)
+		return o.undo(ctx, r)
+	}
+	if !t.guest {
+		return nil
+	}
+	if nic, ok := t.nics[r.MAC]; ok && nic.Netns == "" {
+		log.Info("vnic is in the guest's first namespace: its pod died, detaching", "interface", nic.Interface)
+		return o.undo(ctx, r)
+	}
+	err := o.tell(ctx, r)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, vnic.ErrAgentUnavailable):
+		log.Info("agent went away while it was told of a vnic", "error", err)
+		return nil
+	case errors.Is(err, vnic.ErrUnknownPod), errors.Is(err, vnic.ErrNICMissing), errors.Is(err, vnic.ErrNameTaken):
+		log.Warn("vnic is not in its pod any more, detaching", "error", err)
+		return o.undo(ctx, r)
+	}
+	return err
+}
+
+// tell repeats to a guest what it was told when the attachment was made: an
+// agent that was restarted has forgotten it.
+func (o *Orchestrator) tell(ctx context.Context, r *record) error {
+	told := *r // the timings stay those of the attach
+	if err := o.moveStep(ctx, &told); err != nil {
+		return err
+	}
+	return o.configureStep(ctx, &told)
+}
+
+// removeStrays unplugs what the host has of a VM and no attachment accounts for,
+// and reports what the guest has. A record is written before its vNIC is
+// plugged, so a port without one, looked up after the ports, is a stray.
+func (o *Orchestrator) removeStrays(ctx context.Context, vm string, t truth) error {
+	var errs []error
+	for id, p := range t.ports {
+		r, err := o.read(ctx, id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if r == nil || r.Request.VM != vm {
+			o.log.Warn("port of no attachment, unplugging it", "vm", vm, "attachment", string(id), "device", p.Plug, "tap", p.Tap)
+			errs = append(errs, o.unplugStray(ctx, p))
+		}
+	}
+	for _, n := range t.nics {
+		if n.ID == "" {
+			continue
+		}
+		if r, err := o.read(ctx, n.ID); err == nil && r == nil && t.ports[n.ID].ID == "" {
+			o.log.Warn("guest has a vnic of no attachment", "vm", vm, "attachment", string(n.ID), "mac", n.MAC,
+				"interface", n.Interface, "netns", n.Netns)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Orchestrator) unplugStray(ctx context.Context, p vnic.Port) error {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Unplug)
+	defer cancel()
+	err := o.cfg.Host.Unplug(ctx, p.VM, p.ID)
+	return wrap(err, "unplug stray %s", p.ID)
+}
+
+// sweep removes the taps of no VM that no attachment accounts for: a crash may
+// leave them, of this daemon or of a hypervisor.
+func (o *Orchestrator) sweep(ctx context.Context) error {
+	ports, err := o.ports(ctx, "")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range ports {
+		if p.VM != "" {
+			continue // its reconcile sees to it
+		}
+		if r, err := o.read(ctx, p.ID); err != nil {
+			errs = append(errs, err)
+		} else if r == nil {
+			o.log.Warn("tap of no attachment, removing it", "attachment", string(p.ID))
+			errs = append(errs, o.unplugStray(ctx, p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Orchestrator) knowsVM(ctx context.Context, vm string) (known bool, err error) {
+	err = o.cfg.Store.View(ctx, func(tx store.ReadTx) error {
+		it, err := tx.Get(vmPrefix + vm)
+		known = it.Exists()
+		return err
+	})
+	return known, err
+}

@@ -1,0 +1,189 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// AddVM registers a VM; it need not run yet. To add the same one again is no
+// error. One that differs is a [vnic.ErrConflict]; a socket or channel that
+// belongs to another VM is an [vnic.ErrInUse].
+func (o *Orchestrator) AddVM(ctx context.Context, vm vnic.VM) error {
+	if err := checkVM(vm); err != nil {
+		return fmt.Errorf("add vm: %w", err)
+	}
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("add vm %s: %w", vm.Name, err)
+	}
+	defer done()
+	err = o.named(ctx, vmPrefix+vm.Name, func() error { return o.addVM(ctx, vm) })
+	return wrap(err, "add vm %s", vm.Name)
+}
+
+func checkVM(vm vnic.VM) error {
+	if err := vnic.CheckVMName(vm.Name); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(vm.QMP) {
+		return fmt.Errorf("vm %s: qmp socket %q is no absolute path: %w", vm.Name, vm.QMP, vnic.ErrInvalid)
+	}
+	if !filepath.IsAbs(vm.Channel) && !strings.HasPrefix(vm.Channel, "vsock:") {
+		return fmt.Errorf("vm %s: channel %q is neither an absolute path nor vsock:CID:PORT: %w", vm.Name, vm.Channel, vnic.ErrInvalid)
+	}
+	return nil
+}
+
+func (o *Orchestrator) addVM(ctx context.Context, vm vnic.VM) error {
+	var fresh bool
+	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) (err error) {
+		fresh, err = addVM(tx, vm)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := o.register(ctx, vm); err != nil {
+		if !fresh {
+			return err
+		}
+		if rerr := o.forgetVM(context.WithoutCancel(ctx), vm.Name); rerr != nil {
+			return fmt.Errorf("%w; undo: %w", err, rerr)
+		}
+		return err
+	}
+	o.reconcileSoon(vm.Name)
+	return nil
+}
+
+// register tells both halves of a VM.
+func (o *Orchestrator) register(ctx context.Context, vm vnic.VM) error {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.VM)
+	defer cancel()
+	return late(ctx, "register", o.cfg.Deadlines.VM, o.cfg.VMs.AddVM(ctx, vm))
+}
+
+// addVM stores a VM and tells whether it is new. One whose removal did not end
+// is taken back.
+func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
+	vms, err := all[vmRecord](tx, vmPrefix)
+	if err != nil {
+		return false, err
+	}
+	fresh = true
+	for _, old := range vms {
+		switch {
+		case old.Name == vm.Name && old.VM != vm:
+			return false, fmt.Errorf("it has qmp %s and channel %s, not %s and %s; remove it first by `brfuse vm rm %s`: %w",
+				old.QMP, old.Channel, vm.QMP, vm.Channel, vm.Name, vnic.ErrConflict)
+		case old.Name == vm.Name && !old.Removing:
+			return false, nil
+		case old.Name == vm.Name:
+			fresh = false
+		case old.QMP == vm.QMP:
+			return false, fmt.Errorf("qmp socket %s is that of vm %s; give each vm its own: %w", vm.QMP, old.Name, vnic.ErrInUse)
+		case old.Channel == vm.Channel:
+			return false, fmt.Errorf("channel %s is that of vm %s; give each vm its own: %w", vm.Channel, old.Name, vnic.ErrInUse)
+		}
+	}
+	return fresh, save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
+}
+
+// RemoveVM forgets a VM. While it has attachments the error is [vnic.ErrInUse],
+// unless forced: then they are detached first. When there is no such VM, the
+// error is [vnic.ErrUnknownVM]. A removal that fails has closed the VM to new
+// attachments; remove it again, or add it again to go back.
+func (o *Orchestrator) RemoveVM(ctx context.Context, name string, force bool) error {
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("remove vm %s: %w", name, err)
+	}
+	defer done()
+	err = o.named(ctx, vmPrefix+name, func() error { return o.removeVM(ctx, name, force) })
+	return wrap(err, "remove vm %s", name)
+}
+
+func (o *Orchestrator) removeVM(ctx context.Context, name string, force bool) error {
+	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		var vm vmRecord
+		rev, err := load(tx, vmPrefix+name, &vm)
+		if err != nil {
+			return err
+		}
+		if rev == 0 {
+			return fmt.Errorf("it is not registered; see `brfuse vm list`: %w", vnic.ErrUnknownVM)
+		}
+		if !force {
+			err = unused(tx, "vm", func(a vnic.Attachment) bool { return a.Request.VM == name })
+			if err != nil {
+				return err
+			}
+		}
+		vm.Removing = true
+		return save(tx, vmPrefix+name, vm)
+	})
+	if err != nil {
+		return err
+	}
+	list, err := o.records(ctx, name)
+	if err != nil {
+		return err
+	}
+	err = forEach(list, func(r record) error {
+		_, err := o.Detach(ctx, r.ID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return o.forgetVM(ctx, name)
+}
+
+func (o *Orchestrator) forgetVM(ctx context.Context, name string) error {
+	rctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.VM)
+	defer cancel()
+	if err := o.cfg.VMs.RemoveVM(rctx, name); err != nil && !errors.Is(err, vnic.ErrUnknownVM) {
+		return late(rctx, "forget", o.cfg.Deadlines.VM, err)
+	}
+	o.seen.set(name, false)
+	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error { return tx.Delete(vmPrefix + name) })
+	return err
+}
+
+// restoreVM tells both halves of a VM after a restart.
+func (o *Orchestrator) restoreVM(ctx context.Context, name string) error {
+	return o.named(ctx, vmPrefix+name, func() error { return o.restoreVMLocked(ctx, name) })
+}
+
+func (o *Orchestrator) restoreVMLocked(ctx context.Context, name string) error {
+	var vm vmRecord
+	var rev int64
+	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
+		rev, err = load(tx, vmPrefix+name, &vm)
+		return err
+	})
+	if err != nil || rev == 0 {
+		return err
+	}
+	if err := o.register(ctx, vm.VM); err != nil {
+		return err
+	}
+	o.reconcileSoon(name)
+	return nil
+}
+
+// VMs returns all VMs in the order of their names.
+func (o *Orchestrator) VMs(ctx context.Context) ([]vnic.VM, error) {
+	var list []vnic.VM
+	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
+		list, err = all[vnic.VM](tx, vmPrefix)
+		return err
+	})
+	return list, wrap(err, "list vms")
+}

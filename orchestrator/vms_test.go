@@ -1,0 +1,102 @@
+package orchestrator_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/brfuse/brfuse/vnic"
+)
+
+func TestAddVM(t *testing.T) {
+	cases := []struct {
+		name string
+		vm   vnic.VM
+		want string // none: success
+		is   error
+	}{
+		{name: "again", vm: vm("vm1")},
+		{name: "not running", vm: vm("vm2")},
+		{name: "vsock", vm: vnic.VM{Name: "vm2", QMP: "/run/q", Channel: "vsock:3:1024"}},
+		{"name", vnic.VM{Name: "a/b"}, "add vm: vm name \"a/b\": use letters, digits, '-', '_' and '.', a letter or digit first: invalid argument", vnic.ErrInvalid},
+		{"no qmp", vnic.VM{Name: "vm2"}, `add vm: vm vm2: qmp socket "" is no absolute path: invalid argument`, vnic.ErrInvalid},
+		{"channel", vnic.VM{Name: "vm2", QMP: "/run/q", Channel: "tcp:1"}, `add vm: vm vm2: channel "tcp:1" is neither an absolute path nor vsock:CID:PORT: invalid argument`, vnic.ErrInvalid},
+		{
+			"differs",
+			vnic.VM{Name: "vm1", QMP: "/run/q", Channel: "/run/c"},
+			"add vm vm1: it has qmp /run/vm/vm1.qmp and channel /run/vm/vm1.agent, not /run/q and /run/c; " +
+				"remove it first by `brfuse vm rm vm1`: exists and differs", vnic.ErrConflict,
+		},
+		{
+			"qmp of another",
+			vnic.VM{Name: "vm2", QMP: "/run/vm/vm1.qmp", Channel: "/run/c"},
+			"add vm vm2: qmp socket /run/vm/vm1.qmp is that of vm vm1; give each vm its own: in use", vnic.ErrInUse,
+		},
+		{
+			"channel of another",
+			vnic.VM{Name: "vm2", QMP: "/run/q", Channel: "/run/vm/vm1.agent"},
+			"add vm vm2: channel /run/vm/vm1.agent is that of vm vm1; give each vm its own: in use", vnic.ErrInUse,
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			inRig(t, func(r *rig) {
+				err := r.orch.AddVM(r.t.Context(), c.vm)
+				if c.want == "" {
+					require.NoError(r.t, err)
+					return
+				}
+				require.EqualError(r.t, err, c.want)
+				require.ErrorIs(r.t, err, c.is)
+				vms, err := r.orch.VMs(r.t.Context())
+				require.NoError(r.t, err)
+				assert.Equal(r.t, []vnic.VM{vm("vm1")}, vms)
+			})
+		})
+	}
+}
+
+func TestAddVMFails(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.world.Fail("addvm", errBoom)
+		require.EqualError(r.t, r.orch.AddVM(r.t.Context(), vm("vm2")), "add vm vm2: register: boom")
+		vms, err := r.orch.VMs(r.t.Context())
+		require.NoError(r.t, err)
+		assert.Equal(r.t, []vnic.VM{vm("vm1")}, vms)
+	})
+}
+
+func TestRemoveVM(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.attach("web", "eth0")
+		r.attach("db", "eth0")
+		err := r.orch.RemoveVM(r.t.Context(), "vm1", false)
+		require.ErrorIs(r.t, err, vnic.ErrInUse)
+		require.ErrorContains(r.t, err, "remove vm vm1: the vm has 2 attachments, such as ")
+
+		r.world.Fail("unplug", errBoom)
+		require.ErrorIs(r.t, r.orch.RemoveVM(r.t.Context(), "vm1", true), errBoom)
+		_, err = r.orch.Attach(r.t.Context(), request("web", "eth1"))
+		require.ErrorIs(r.t, err, vnic.ErrUnknownVM)
+		r.world.Fail("unplug", nil)
+		require.NoError(r.t, r.orch.RemoveVM(r.t.Context(), "vm1", true))
+		synctest.Wait()
+		r.nothingLeft()
+		require.EqualError(r.t, r.orch.RemoveVM(r.t.Context(), "vm1", true), "remove vm vm1: it is not registered; see `brfuse vm list`: unknown vm")
+
+		require.NoError(r.t, r.orch.AddVM(r.t.Context(), vm("vm1")))
+		r.attach("web", "eth0")
+	})
+}
+
+func TestRemoveVMThatIsGone(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.attach("web", "eth0")
+		r.world.Kill("vm1")
+		require.NoError(r.t, r.orch.RemoveVM(r.t.Context(), "vm1", true))
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
