@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
+)
+
+func (a *app) vm() *cobra.Command {
+	c := &cobra.Command{Use: "vm", Short: "Register, list and forget VMs"}
+	c.AddCommand(a.vmAdd(), a.vmList(), a.vmRemove())
+	return c
+}
+
+func (a *app) vmAdd() *cobra.Command {
+	var req brfusev1.AddVMRequest
+	c := &cobra.Command{
+		Use:   "add NAME --qmp SOCKET --channel SOCKET|vsock:CID:PORT",
+		Short: "Register a VM",
+		Long: `add registers a running QEMU. It needs a QMP socket of brfuse's own and the
+channel to the agent in the guest; ` + "`brfuse topology`" + ` prints QEMU's arguments for both.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if req.GetQmp() == "" || req.GetChannel() == "" {
+				return usagef("vm add needs --qmp and --channel; see `brfuse vm add --help`")
+			}
+			req.Name = args[0]
+			var err error
+			if req.Qmp, err = filepath.Abs(req.GetQmp()); err != nil { // the daemon has another working directory
+				return err
+			}
+			if !strings.HasPrefix(req.GetChannel(), "vsock:") {
+				if req.Channel, err = filepath.Abs(req.GetChannel()); err != nil {
+					return err
+				}
+			}
+			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
+				got, err := cl.AddVM(ctx, &req)
+				if err != nil {
+					return err
+				}
+				return a.print(got, func(w *tabwriter.Writer) { vmTable(w, []*brfusev1.VM{got}) })
+			})
+		},
+	}
+	c.Flags().StringVar(&req.Qmp, "qmp", "", "QEMU's QMP unix socket, for brfuse alone (required)")
+	c.Flags().StringVar(&req.Channel, "channel", "", "unix socket of the virtio-serial port org.brfuse.agent.0, or vsock:CID:PORT (required)")
+	return c
+}
+
+func (a *app) vmList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List VMs with their state, agent and slots",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
+				got, err := cl.ListVMs(ctx, &brfusev1.ListVMsRequest{})
+				if err != nil {
+					return err
+				}
+				return a.print(got, func(w *tabwriter.Writer) { vmTable(w, got.GetVms()) })
+			})
+		},
+	}
+}
+
+func (a *app) vmRemove() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "rm NAME",
+		Short: "Forget a VM",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
+				got, err := cl.RemoveVM(ctx, &brfusev1.RemoveVMRequest{Name: args[0], Force: force})
+				if err != nil {
+					return err
+				}
+				return a.print(got, func(w *tabwriter.Writer) { fmt.Fprintf(w, "removed vm %s\n", args[0]) })
+			})
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "detach its pods first")
+	return c
+}
+
+func vmTable(w *tabwriter.Writer, vms []*brfusev1.VM) {
+	fmt.Fprintln(w, "NAME\tSTATE\tAGENT\tHOTPLUG\tSLOTS\tATTACHMENTS\tQEMU\tQMP")
+	for _, m := range vms {
+		agent := m.GetAgent()
+		if v := m.GetAgentVersion(); v != "" {
+			agent += " (" + v + ")"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\t%s\n", m.GetName(), m.GetState(), agent, orDash(m.GetHotplug()),
+			m.GetSlotsUsed(), m.GetSlotsTotal(), m.GetAttachments(), orDash(m.GetQemuVersion()), m.GetQmp())
+	}
+}

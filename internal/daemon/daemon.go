@@ -1,0 +1,104 @@
+// Package daemon is brfused: it joins the host half, the links to the guests
+// and the orchestrator, and serves the public API on a unix socket.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config says how a daemon runs.
+type Config struct {
+	Socket string // path of the API's unix socket; required
+	Group  string // group that may use the socket beside root; default: none
+	State  string // path of the database; required
+	Log    *slog.Logger
+}
+
+// stopLimit bounds how long running calls may go on after the daemon was told
+// to stop.
+const stopLimit = 10 * time.Second
+
+// Run serves until ctx ends. Attachments stay: they belong to their pods, not
+// to the daemon.
+func Run(ctx context.Context, cfg Config) error {
+	p, err := newParts(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	l, err := listen(ctx, cfg.Socket, cfg.Group)
+	if err != nil {
+		return err
+	}
+	srv := NewServer(cfg.Log, p.orch, p)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	cfg.Log.Info("serving", "socket", cfg.Socket, "state", cfg.State)
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve %s: %w", cfg.Socket, err)
+	case <-ctx.Done():
+	}
+	force := time.AfterFunc(stopLimit, srv.Stop)
+	srv.GracefulStop()
+	force.Stop()
+	cfg.Log.Info("stopped")
+	return nil
+}
+
+// listen makes the socket. A socket that a dead daemon left is replaced; one
+// that answers is not.
+func listen(ctx context.Context, path, group string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the socket itself is restricted
+		return nil, fmt.Errorf("make folder of socket: %w", err)
+	}
+	var d net.Dialer
+	if c, err := d.DialContext(ctx, "unix", path); err == nil {
+		c.Close() //nolint:errcheck // only a probe
+		return nil, fmt.Errorf("listen on %s: another brfused answers there", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale socket: %w", err)
+	}
+	old := unix.Umask(0o177) // nobody connects before the group is set
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if group == "" {
+		return l, nil
+	}
+	if err := grant(path, group); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func grant(path, group string) error {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return fmt.Errorf("socket group: %w", err)
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return fmt.Errorf("socket group %s: gid %q: %w", group, g.Gid, err)
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return fmt.Errorf("socket group: %w", err)
+	}
+	return os.Chmod(path, 0o660) //nolint:gosec // the group is meant to have it
+}

@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
+	"github.com/brfuse/brfuse/hostside"
+	"github.com/brfuse/brfuse/guestside/guestlink"
+	"github.com/brfuse/brfuse/orchestrator"
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/orchestrator/store/boltstore"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// parts are what a daemon consists of.
+type parts struct {
+	log   *slog.Logger
+	store store.Store
+	host  *hostside.Host
+	links *guestlink.Links
+	orch  *orchestrator.Orchestrator
+	fed   chan struct{} // closed when the host's events are all passed on
+}
+
+func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
+	p := &parts{log: cfg.Log, fed: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if err := os.MkdirAll(filepath.Dir(cfg.State), 0o700); err != nil {
+		return nil, fmt.Errorf("make folder of state: %w", err)
+	}
+	if p.store, err = boltstore.Open(cfg.State); err != nil {
+		return nil, err
+	}
+	if p.host, err = hostside.New(hostside.Config{Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	// The orchestrator adds its VMs while it starts, so events may come before
+	// New returns: they wait here.
+	events := make(chan vnic.Event)
+	stop := make(chan struct{})
+	p.links = guestlink.New(guestlink.Config{Log: cfg.Log, OnEvent: func(ev vnic.Event) {
+		select {
+		case events <- ev:
+		case <-stop:
+		}
+	}})
+	ready := make(chan *orchestrator.Orchestrator, 1)
+	go p.feed(events, ready, stop)
+	p.orch, err = orchestrator.New(ctx, orchestrator.Config{
+		Store: p.store, Host: p.host, Guest: p.links, VMs: p, Log: cfg.Log,
+	})
+	if err != nil {
+		close(ready)
+		return nil, err
+	}
+	ready <- p.orch
+	return p, nil
+}
+
+// feed passes events of both halves on to the orchestrator.
+func (p *parts) feed(links <-chan vnic.Event, ready <-chan *orchestrator.Orchestrator, stop chan<- struct{}) {
+	defer close(p.fed)
+	defer close(stop)
+	orch := <-ready
+	if orch == nil {
+		return
+	}
+	host := p.host.Events()
+	for host != nil {
+		select {
+		case ev, ok := <-host:
+			if !ok {
+				return
+			}
+			orch.Notify(ev)
+		case ev := <-links:
+			orch.Notify(ev)
+		}
+	}
+}
+
+// close stops the parts, the ones that use others first.
+func (p *parts) close() {
+	if p.orch != nil {
+		p.logClose("orchestrator", p.orch.Close())
+	}
+	if p.host != nil {
+		p.logClose("host", p.host.Close())
+	}
+	if p.links != nil {
+		<-p.fed
+		p.logClose("guest links", p.links.Close())
+	}
+	if p.store != nil {
+		p.logClose("store", p.store.Close())
+	}
+}
+
+func (p *parts) logClose(what string, err error) {
+	if err != nil {
+		p.log.Warn("close", "part", what, "error", err)
+	}
+}
+
+// AddVM tells both halves of a VM. It implements [orchestrator.VMs].
+func (p *parts) AddVM(ctx context.Context, vm vnic.VM) error {
+	if err := p.host.AddVM(ctx, vm); err != nil {
+		return err
+	}
+	if err := p.links.AddVM(ctx, vm); err != nil {
+		return errors.Join(err, p.host.RemoveVM(ctx, vm.Name))
+	}
+	return nil
+}
+
+// RemoveVM makes both halves forget a VM. It implements [orchestrator.VMs].
+func (p *parts) RemoveVM(ctx context.Context, name string) error {
+	return errors.Join(p.links.RemoveVM(ctx, name), p.host.RemoveVM(ctx, name))
+}
+
+// stateLimit bounds how long listing VMs waits for one that is silent.
+const stateLimit = 2 * time.Second
+
+// VMState implements [Prober].
+func (p *parts) VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM {
+	ctx, cancel := context.WithTimeout(ctx, stateLimit)
+	defer cancel()
+	m := &brfusev1.VM{Name: vm.Name, Qmp: vm.QMP, Channel: vm.Channel, State: "gone", Agent: "absent"}
+	if st, err := p.host.Status(ctx, vm.Name); err == nil && st.Running {
+		m.State, m.QemuVersion, m.Hotplug = "running", st.Version, st.Hotplug
+		m.SlotsUsed, m.SlotsTotal = clampUint32(st.SlotsUsed), clampUint32(st.SlotsTotal)
+	}
+	if info, err := p.links.Info(ctx, vm.Name); err == nil {
+		m.Agent, m.AgentVersion = "connected", info.Version
+	}
+	return m
+}

@@ -1,0 +1,285 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
+	"github.com/brfuse/brfuse/internal/rpcerr"
+	"github.com/brfuse/brfuse/orchestrator"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// server serves the public API.
+type server struct {
+	brfusev1.UnimplementedBrfuseServer
+	orch  *orchestrator.Orchestrator
+	vms   Prober
+}
+
+// Prober tells of the state of things outside of the store. It is safe for
+// concurrent use.
+type Prober interface {
+	// VMState tells what both halves know of a VM. What can't be learned stays empty.
+	VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM
+	// Doctor checks the host and every VM.
+	Doctor(ctx context.Context) []*brfusev1.Check
+}
+
+// NewServer returns a server of the public API.
+func NewServer(log *slog.Logger, orch *orchestrator.Orchestrator, vms Prober) *grpc.Server {
+	srv := grpc.NewServer(grpc.UnaryInterceptor(intercept(log)), grpc.StreamInterceptor(interceptStream()))
+	brfusev1.RegisterBrfuseServer(srv, &server{orch: orch, vms: vms})
+	return srv
+}
+
+func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfusev1.VM, error) {
+	vm := vnic.VM{Name: req.GetName(), QMP: req.GetQmp(), Channel: req.GetChannel()}
+	if err := s.orch.AddVM(ctx, vm); err != nil {
+		return nil, err
+	}
+	return s.vm(ctx, vm)
+}
+
+func (s *server) vm(ctx context.Context, vm vnic.VM) (*brfusev1.VM, error) {
+	m := s.vms.VMState(ctx, vm)
+	list, err := s.orch.List(ctx, orchestrator.Filter{VM: vm.Name})
+	if err != nil {
+		return nil, err
+	}
+	m.Attachments = clampUint32(len(list))
+	return m, nil
+}
+
+func (s *server) ListVMs(ctx context.Context, _ *brfusev1.ListVMsRequest) (*brfusev1.ListVMsResponse, error) {
+	vms, err := s.orch.VMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &brfusev1.ListVMsResponse{}
+	for _, vm := range vms {
+		m, err := s.vm(ctx, vm)
+		if err != nil {
+			return nil, err
+		}
+		res.Vms = append(res.Vms, m)
+	}
+	return res, nil
+}
+
+func (s *server) RemoveVM(ctx context.Context, req *brfusev1.RemoveVMRequest) (*brfusev1.RemoveVMResponse, error) {
+	return &brfusev1.RemoveVMResponse{}, s.orch.RemoveVM(ctx, req.GetName(), req.GetForce())
+}
+
+func (s *server) CreateNetwork(ctx context.Context, req *brfusev1.CreateNetworkRequest) (*brfusev1.Network, error) {
+	n, err := networkFromProto(req.GetNetwork())
+	if err != nil {
+		return nil, err
+	}
+	if n, err = s.orch.CreateNetwork(ctx, n); err != nil {
+		return nil, err
+	}
+	return s.network(ctx, n)
+}
+
+func (s *server) network(ctx context.Context, n vnic.Network) (*brfusev1.Network, error) {
+	list, err := s.orch.List(ctx, orchestrator.Filter{Network: n.Name})
+	if err != nil {
+		return nil, err
+	}
+	m := networkToProto(n)
+	m.Attachments = clampUint32(len(list))
+	return m, nil
+}
+
+func (s *server) ListNetworks(ctx context.Context, _ *brfusev1.ListNetworksRequest) (*brfusev1.ListNetworksResponse, error) {
+	nets, err := s.orch.Networks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &brfusev1.ListNetworksResponse{}
+	for _, n := range nets {
+		m, err := s.network(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		res.Networks = append(res.Networks, m)
+	}
+	return res, nil
+}
+
+func (s *server) RemoveNetwork(ctx context.Context, req *brfusev1.RemoveNetworkRequest) (*brfusev1.RemoveNetworkResponse, error) {
+	return &brfusev1.RemoveNetworkResponse{}, s.orch.RemoveNetwork(ctx, req.GetName())
+}
+
+func (s *server) Attach(ctx context.Context, req *brfusev1.AttachRequest) (*brfusev1.Attachment, error) {
+	r, err := requestFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	if r.Network == "" {
+		if r.Network, err = s.onlyNetwork(ctx); err != nil {
+			return nil, err
+		}
+	}
+	a, err := s.orch.Attach(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return attachmentToProto(a), nil
+}
+
+// onlyNetwork returns the name of the network when there is just one.
+func (s *server) onlyNetwork(ctx context.Context) (string, error) {
+	nets, err := s.orch.Networks(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(nets) != 1 {
+		return "", fmt.Errorf("name a network, there are %d: %w", len(nets), vnic.ErrUnknownNetwork)
+	}
+	return nets[0].Name, nil
+}
+
+func (s *server) Detach(ctx context.Context, req *brfusev1.DetachRequest) (*brfusev1.DetachResponse, error) {
+	ids, err := s.toDetach(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	res := &brfusev1.DetachResponse{}
+	for _, id := range ids {
+		a, err := s.orch.Detach(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		res.Detached = append(res.Detached, attachmentToProto(a))
+	}
+	return res, nil
+}
+
+// toDetach finds the attachments that a request means. None is no error.
+func (s *server) toDetach(ctx context.Context, req *brfusev1.DetachRequest) ([]vnic.ID, error) {
+	if req.GetId() != "" {
+		id, err := vnic.ParseID(req.GetId())
+		if err != nil {
+			return nil, err
+		}
+		list, err := s.orch.List(ctx, orchestrator.Filter{})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range list {
+			if a.ID == id {
+				return []vnic.ID{id}, nil
+			}
+		}
+		return nil, nil
+	}
+	if err := vnic.CheckPodName(req.GetPod()); err != nil {
+		return nil, err
+	}
+	list, err := s.orch.List(ctx, orchestrator.Filter{VM: req.GetVm(), Pod: req.GetPod()})
+	if err != nil {
+		return nil, err
+	}
+	var ids []vnic.ID
+	vm := ""
+	for _, a := range list {
+		if req.GetInterface() != "" && req.GetInterface() != a.Request.Interface {
+			continue
+		}
+		if vm != "" && vm != a.Request.VM {
+			return nil, fmt.Errorf("pod %s is in vms %s and %s, name one by --vm: %w", req.GetPod(), vm, a.Request.VM, vnic.ErrInvalid)
+		}
+		vm = a.Request.VM
+		ids = append(ids, a.ID)
+	}
+	return ids, nil
+}
+
+func (s *server) Get(ctx context.Context, req *brfusev1.GetRequest) (*brfusev1.Attachment, error) {
+	id, err := vnic.ParseID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.orch.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return attachmentToProto(a), nil
+}
+
+func (s *server) List(ctx context.Context, req *brfusev1.ListRequest) (*brfusev1.ListResponse, error) {
+	list, err := s.orch.List(ctx, orchestrator.Filter{VM: req.GetVm(), Pod: req.GetPod(), Network: req.GetNetwork()})
+	if err != nil {
+		return nil, err
+	}
+	res := &brfusev1.ListResponse{}
+	for _, a := range list {
+		res.Attachments = append(res.Attachments, attachmentToProto(a))
+	}
+	return res, nil
+}
+
+func (s *server) Watch(_ *brfusev1.WatchRequest, stream grpc.ServerStreamingServer[brfusev1.WatchEvent]) error {
+	for a, err := range s.orch.Watch(stream.Context()) {
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&brfusev1.WatchEvent{Attachment: attachmentToProto(a)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) GC(ctx context.Context, req *brfusev1.GCRequest) (*brfusev1.GCResponse, error) {
+	findings, err := s.orch.GC(ctx, req.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	return &brfusev1.GCResponse{Findings: findings, Removed: !req.GetDryRun()}, nil
+}
+
+func (s *server) Doctor(ctx context.Context, _ *brfusev1.DoctorRequest) (*brfusev1.DoctorResponse, error) {
+	return &brfusev1.DoctorResponse{Checks: s.vms.Doctor(ctx)}, nil
+}
+
+// intercept logs a call and gives its error a code.
+func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		start := time.Now()
+		res, err := handler(ctx, req)
+		attrs := []slog.Attr{slog.String("method", info.FullMethod), slog.Duration("took", time.Since(start))}
+		if a, ok := res.(*brfusev1.Attachment); ok && err == nil {
+			attrs = append(attrs, slog.String("attachment", a.GetId()))
+		}
+		level := slog.LevelDebug
+		if err != nil {
+			attrs = append(attrs, slog.Any("error", err))
+			level = slog.LevelInfo
+		}
+		log.LogAttrs(ctx, level, "call", attrs...)
+		return res, encode(err)
+	}
+}
+
+func interceptStream() grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		return encode(handler(srv, ss))
+	}
+}
+
+// encode leaves a status as it is: gRPC's own errors have one already.
+func encode(err error) error {
+	if st, ok := status.FromError(err); ok && st.Code() != codes.Unknown {
+		return err
+	}
+	return rpcerr.Encode(err)
+}
