@@ -123,15 +123,15 @@ func TestIntegrationSlots(t *testing.T) {
 // rights.
 func TestIntegrationSocketPermission(t *testing.T) {
 	ctx, s := newSite(t, site.Options{})
-	require.NoError(t, os.Chmod(s.Dir, 0o711)) //nolint:gosec // the socket's own mode is what is tested
+	require.NoError(t, os.Chmod(s.Dir, 0o711))
 	dir := t.TempDir()
 	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
-		require.NoError(t, os.Chmod(d, 0o711)) //nolint:gosec // so that the other user finds the program
+		require.NoError(t, os.Chmod(d, 0o711))
 	}
 	prog := filepath.Join(dir, "brfuse")
 	raw := readFile(t, s.BrfusePath())
-	require.NoError(t, os.WriteFile(prog, []byte(raw), 0o755)) //nolint:gosec // a program
-	cmd := exec.CommandContext(ctx, prog, "--socket", s.Socket(), "list") //nolint:gosec // its own copy
+	require.NoError(t, os.WriteFile(prog, []byte(raw), 0o755))
+	cmd := exec.CommandContext(ctx, prog, "--socket", s.Socket(), "list")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)

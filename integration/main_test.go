@@ -43,7 +43,7 @@ func openLab(t *testing.T) (context.Context, *vmlab.Lab) {
 // shortDir returns an empty folder whose path is short enough for unix sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "brf")
+	dir, err := os.MkdirTemp("", "brf") //nolint:usetesting // TempDir's paths are too long for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
@@ -88,7 +88,7 @@ func newPods(t *testing.T, o site.Options, pods ...string) (context.Context, *si
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			log, err := vm.Get(context.Background(), "/run/log/brfuse-agent.log") //nolint:usetesting // the test's own has ended
+			log, err := vm.Get(context.Background(), "/run/log/brfuse-agent.log")
 			t.Logf("agent's log (%v):\n%s\nconsole:\n%s", err, log, vm.SerialTail())
 		}
 	})

@@ -63,8 +63,7 @@ var sentinels = []error{
 // CodeOf returns the code of the first error in err's tree that has one, and
 // "" when none has.
 func CodeOf(err error) Code {
-	var s *sentinel
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*sentinel](err); ok {
 		return s.code
 	}
 	return ""

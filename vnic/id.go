@@ -23,7 +23,7 @@ type ID string
 // make a collision unlikely, not impossible.
 func NewID() ID {
 	var b [idBytes]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error (Go 1.24)
+	rand.Read(b[:])
 	return ID(hex.EncodeToString(b[:]))
 }
 

@@ -16,7 +16,7 @@ type MAC [6]byte
 // caller checks it against the addresses that it knows.
 func NewMAC() MAC {
 	var m MAC
-	rand.Read(m[:]) //nolint:errcheck // crypto/rand.Read never returns an error (Go 1.24)
+	rand.Read(m[:])
 	m[0] = m[0]&^0x01 | 0x02
 	return m
 }

@@ -49,7 +49,7 @@ func CheckInterface(s string) error {
 		return fmt.Errorf("interface name %q is reserved: %w", s, ErrInvalid)
 	case len(s) > maxIfname:
 		return fmt.Errorf("interface name %q is longer than %d characters: %w", s, maxIfname, ErrInvalid)
-	case strings.ContainsAny(s, "/:% \t\n\v\f\r\xa0") || strings.IndexFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e }) >= 0:
+	case strings.ContainsAny(s, "/:%") || strings.IndexFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e }) >= 0:
 		return fmt.Errorf("interface name %q: '/', ':', '%%', spaces and unprintable characters are not allowed: %w", s, ErrInvalid)
 	}
 	return nil

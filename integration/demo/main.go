@@ -51,7 +51,7 @@ func demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }() //nolint:contextcheck // it has to happen when ctx has ended, too
 	fmt.Printf("guest kernel %s, accelerator %s\n", lab.Kernel.Release, lab.Accel)
 
 	d := &show{site: s, dir: dir}
@@ -65,7 +65,7 @@ func demo(ctx context.Context) (err error) {
 }
 
 // say prints what comes next.
-func say(format string, args ...any) { fmt.Printf("\n== "+format+"\n", args...) }
+func say(what string) { fmt.Printf("\n== %s\n", what) }
 
 // show is the demo's state.
 type show struct {

@@ -68,7 +68,7 @@ func (a *app) readRequest(file string, req *brfusev1.AttachRequest) error {
 	if err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
-	*req = brfusev1.AttachRequest{} //nolint:govet // a fresh message; its lock is not in use
+	*req = brfusev1.AttachRequest{}
 	if err := protojson.Unmarshal(raw, req); err != nil {
 		return usagef("request %s is not the JSON of an attach request, such as "+
 			`{"vm":"vm1","pod":"web","network":"blue"}: %w`, file, err)
@@ -82,11 +82,11 @@ const maxRequest = 1 << 20
 func readFile(stdin io.Reader, file string) ([]byte, error) {
 	r := stdin
 	if file != "-" {
-		f, err := os.Open(file) //nolint:gosec // the user's own choice
+		f, err := os.Open(file)
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		r = f
 	}
 	return io.ReadAll(io.LimitReader(r, maxRequest))

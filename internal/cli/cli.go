@@ -43,7 +43,7 @@ type Main struct {
 // Stderr, as JSON when -o json was given.
 func (m *Main) Run(ctx context.Context) int {
 	app := &app{main: m}
-	root := app.root()
+	root := app.root() //nolint:contextcheck // the commands get it when they run
 	root.SetArgs(m.Args)
 	root.SetIn(m.Stdin)
 	root.SetOut(m.Stdout)
@@ -53,8 +53,7 @@ func (m *Main) Run(ctx context.Context) int {
 		return exitOK
 	}
 	app.printError(err)
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitError
@@ -73,6 +72,11 @@ type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
+
+func isUsage(err error) bool {
+	_, ok := errors.AsType[*usageError](err)
+	return ok
+}
 
 func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
@@ -147,9 +151,8 @@ func (a *app) printError(err error) {
 		return
 	}
 	code := string(vnic.CodeOf(err))
-	var usage *usageError
 	switch {
-	case errors.As(err, &usage):
+	case isUsage(err):
 		code = "usage"
 	case code == "" && errors.Is(err, context.DeadlineExceeded):
 		code = "timeout"

@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 }
 
 func serve(t *testing.T, cleanup func(func()), socket string) {
+	t.Helper()
 	world := orchestratortest.New()
 	world.Boot("vm1", "web", "db")
 	conn := world.Conn()

@@ -34,7 +34,7 @@ func (a *app) call(ctx context.Context, f func(context.Context, brfusev1.BrfuseC
 	if err != nil {
 		return fmt.Errorf("connect to brfused at %s: %w", a.socket, err)
 	}
-	defer conn.Close() //nolint:errcheck // a client's connection; nothing was buffered
+	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	err = rpcerr.Decode(f(ctx, brfusev1.NewBrfuseClient(conn)))

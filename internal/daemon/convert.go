@@ -102,4 +102,4 @@ func toStrings[T fmt.Stringer](in []T) []string {
 // clampInt keeps a number that is too large too large, for validation to refuse.
 func clampInt(v uint32) int { return int(min(v, math.MaxInt32)) }
 
-func clampUint32(v int) uint32 { return uint32(min(max(v, 0), math.MaxInt32)) } //nolint:gosec // bounded
+func clampUint32(v int) uint32 { return uint32(min(max(v, 0), math.MaxInt32)) }

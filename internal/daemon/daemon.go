@@ -61,12 +61,12 @@ func Run(ctx context.Context, cfg Config) error {
 // listen makes the socket. A socket that a dead daemon left is replaced; one
 // that answers is not.
 func listen(ctx context.Context, path, group string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the socket itself is restricted
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make folder of socket: %w", err)
 	}
 	var d net.Dialer
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {
-		c.Close() //nolint:errcheck // only a probe
+		c.Close()
 		return nil, fmt.Errorf("listen on %s: another brfused answers there", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -100,5 +100,5 @@ func grant(path, group string) error {
 	if err := os.Chown(path, -1, gid); err != nil {
 		return fmt.Errorf("socket group: %w", err)
 	}
-	return os.Chmod(path, 0o660) //nolint:gosec // the group is meant to have it
+	return os.Chmod(path, 0o660)
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
-	"github.com/brfuse/brfuse/hostside"
 	"github.com/brfuse/brfuse/guestside/guestlink"
+	"github.com/brfuse/brfuse/hostside"
 	"github.com/brfuse/brfuse/orchestrator"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/orchestrator/store/boltstore"

@@ -19,8 +19,8 @@ import (
 // server serves the public API.
 type server struct {
 	brfusev1.UnimplementedBrfuseServer
-	orch  *orchestrator.Orchestrator
-	vms   Prober
+	orch *orchestrator.Orchestrator
+	vms  Prober
 }
 
 // Prober tells of the state of things outside of the store. It is safe for

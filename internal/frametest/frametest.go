@@ -67,7 +67,7 @@ func ND(kind byte, target string, options ...[]byte) []byte {
 // Option is a link-layer address option of ND.
 func Option(kind byte, m vnic.MAC) []byte { return append([]byte{kind, 1}, m[:]...) }
 
-// Extension headers of eight bytes before the next header; the first one is
+// HopByHop puts an extension header of eight bytes before the next one: it is
 // what multicast listener messages have.
 func HopByHop(icmp []byte) []byte {
 	return append([]byte{unix.IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0}, icmp...) // router alert, padding

@@ -29,7 +29,7 @@ func TestEveryCodeTravels(t *testing.T) {
 		assert.NotEqual(t, codes.Unknown, st.Code(), sentinel)
 		// What the other side has is the status alone.
 		out := rpcerr.Decode(status.ErrorProto(st.Proto()))
-		assert.ErrorIs(t, out, sentinel)
+		require.ErrorIs(t, out, sentinel)
 		assert.Equal(t, in.Error(), out.Error())
 	}
 }
@@ -39,7 +39,7 @@ func TestPlainErrors(t *testing.T) {
 	require.NoError(t, rpcerr.Decode(nil))
 	wire := rpcerr.Encode(errors.New("disk on fire"))
 	assert.Equal(t, codes.Unknown, status.Code(wire))
-	assert.ErrorContains(t, rpcerr.Decode(wire), "disk on fire")
+	require.ErrorContains(t, rpcerr.Decode(wire), "disk on fire")
 	local := errors.New("never was on the wire")
 	assert.Equal(t, local, rpcerr.Decode(local))
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -85,9 +86,7 @@ func New(ctx context.Context, lab *vmlab.Lab, o Options) (s *Site, err error) {
 	}
 	img := o.Image
 	files := map[string]string{AgentPath: agent}
-	for to, from := range img.Files {
-		files[to] = from
-	}
+	maps.Copy(files, img.Files)
 	img.Files = files
 	if !o.AgentByHand {
 		img.Start = append([][]string{{AgentPath}}, img.Start...)
@@ -152,7 +151,7 @@ func (s *Site) StartDaemon(ctx context.Context, failpoints ...string) error {
 
 // follow copies the daemon's log and tells when it serves.
 func follow(r io.ReadCloser, log io.Writer, serving chan<- struct{}) {
-	defer r.Close() //nolint:errcheck // a pipe's reading end
+	defer r.Close()
 	told := false
 	for sc := bufio.NewScanner(r); sc.Scan(); {
 		fmt.Fprintln(log, sc.Text())
