@@ -54,7 +54,10 @@ func TestIntegrationFused(t *testing.T) {
 		run(ctx, t, s, "detach", "--pod", "web")
 		run(ctx, t, s, "detach", "--pod", "db")
 		assertNothingLeft(ctx, t, s, vm)
-		web, db := attach(ctx, t, s, "--pod", "web", "--network", "blue"), attach(ctx, t, s, "--pod", "db", "--network", "blue")
+		web := attach(ctx, t, s, "--pod", "web", "--network", "blue")
+		assert.Contains(t, inGuest(ctx, t, vm, "web", "ip", "-6", "route", "show", "table", "local"), "multicast ff00::/8 dev eth0",
+			"without it neighbour solicitations are dropped until the kernel makes it, up to a second later")
+		db := attach(ctx, t, s, "--pod", "db", "--network", "blue")
 		assertNothingNested(ctx, t, vm)
 		assertTraffic(ctx, t, s, vm, web, db)
 		run(ctx, t, s, "detach", "--pod", "web")

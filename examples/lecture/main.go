@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,15 +77,8 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	devices := append(there, reversed(back)...)
+	slices.Reverse(back)
+	devices := slices.Concat(there, back)
 	fmt.Fprintf(out, "path:   %s: %d devices each way; with brfuse: 1\n", strings.Join(devices, " > "), len(devices))
 	return nil
-}
-
-func reversed(s []string) []string {
-	var r []string
-	for i := range s {
-		r = append(r, s[len(s)-1-i])
-	}
-	return r
 }

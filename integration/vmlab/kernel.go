@@ -50,8 +50,11 @@ func fetchKernel(ctx context.Context, cache string) (Kernel, error) {
 // openKernel finds the kernel in a folder that a package was unpacked in.
 func openKernel(root string) (Kernel, error) {
 	images, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
-	if err != nil || len(images) != 1 {
-		return Kernel{}, fmt.Errorf("find kernel in %s: %d images: %w", root, len(images), err)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("find kernel in %s: %w", root, err)
+	}
+	if len(images) != 1 {
+		return Kernel{}, fmt.Errorf("find kernel in %s: want one image, have %q", root, images)
 	}
 	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 	k := Kernel{Release: release, Image: images[0], modules: filepath.Join(root, "lib/modules", release)}
@@ -78,8 +81,11 @@ func download(ctx context.Context, current string) error {
 		}
 	}
 	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("want one downloaded package, have %q: %w", debs, err)
+	if err != nil {
+		return err
+	}
+	if len(debs) != 1 {
+		return fmt.Errorf("want one downloaded package, have %q", debs)
 	}
 	root := filepath.Join(work, "root")
 	if _, err := output(ctx, work, "dpkg-deb", "-x", debs[0], root); err != nil {

@@ -52,9 +52,10 @@ type Site struct {
 
 	brfused, brfuse, initrd string
 	daemon                  *daemon
-	conn                    *grpc.ClientConn
-	mu                      sync.Mutex
-	vms                     []*vmlab.VM // guarded by mu
+
+	mu   sync.Mutex // guards what is below
+	conn *grpc.ClientConn
+	vms  []*vmlab.VM
 }
 
 // daemon is a running brfused.
@@ -149,15 +150,20 @@ func (s *Site) StartDaemon(ctx context.Context, failpoints ...string) error {
 	}
 }
 
-// follow copies the daemon's log and tells when it serves.
+// follow copies the daemon's log, to its end since a daemon that can't log dies,
+// and tells when it serves.
 func follow(r io.ReadCloser, log io.Writer, serving chan<- struct{}) {
 	defer r.Close()
 	told := false
-	for sc := bufio.NewScanner(r); sc.Scan(); {
-		fmt.Fprintln(log, sc.Text())
-		if !told && strings.Contains(sc.Text(), "msg=serving") {
+	for in := bufio.NewReader(r); ; {
+		line, err := in.ReadString('\n')
+		fmt.Fprint(log, line)
+		if !told && strings.Contains(line, "msg=serving") {
 			told = true
 			close(serving)
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -179,10 +185,12 @@ func (s *Site) DaemonDone() <-chan struct{} { return s.daemon.proc.Done() }
 
 // KillDaemon kills the daemon as kill -9 does, if it runs.
 func (s *Site) KillDaemon() {
+	s.mu.Lock()
 	if s.conn != nil {
 		_ = s.conn.Close() // the next client makes a new one
 		s.conn = nil
 	}
+	s.mu.Unlock()
 	if s.daemon != nil {
 		s.daemon.proc.Kill()
 		_ = s.daemon.log.Close() // what was logged is written
@@ -246,6 +254,8 @@ func (s *Site) BrfuseJSON(ctx context.Context, v any, args ...string) error {
 
 // Client returns a client of the daemon.
 func (s *Site) Client() (brfusev1.BrfuseClient, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.conn == nil {
 		conn, err := grpc.NewClient("passthrough:///"+s.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
