@@ -215,7 +215,13 @@ func (s *Site) StopDaemon(ctx context.Context) error {
 
 // Boot boots a guest with slots for that many vNICs.
 func (s *Site) Boot(ctx context.Context, name string, vnics int) (*vmlab.VM, error) {
-	vm, err := s.Lab.Boot(ctx, vmlab.Config{Name: name, Dir: s.Dir, Initrd: s.initrd, VNICs: vnics})
+	return s.BootConfig(ctx, vmlab.Config{Name: name, VNICs: vnics})
+}
+
+// BootConfig boots a guest; folder and image are the site's.
+func (s *Site) BootConfig(ctx context.Context, cfg vmlab.Config) (*vmlab.VM, error) {
+	cfg.Dir, cfg.Initrd = s.Dir, s.initrd
+	vm, err := s.Lab.Boot(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
