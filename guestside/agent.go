@@ -50,6 +50,8 @@ type Agent struct {
 	carrierWait time.Duration
 	returnWait  time.Duration
 
+	standIn string // the kind of virtual device that tests have for vNICs in pods
+
 	home    *netnsx.NS // the first namespace
 	conn    *rtnl.Conn // in it
 	monitor *rtnl.Monitor
@@ -82,7 +84,8 @@ func New(c Config) (*Agent, error) {
 		return nil, errors.Join(fmt.Errorf("start guest agent: %w", err), a.closeAll())
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
-	a.wg.Go(a.follow)
+	monitor := a.monitor // Close takes it from a
+	a.wg.Go(func() { a.follow(monitor) })
 	return a, nil
 }
 
@@ -138,15 +141,14 @@ func (a *Agent) closeAll() error {
 const retryPause = 100 * time.Millisecond
 
 // follow keeps a.links true until the agent is closed.
-func (a *Agent) follow() {
-	monitor := a.monitor
+func (a *Agent) follow(monitor *rtnl.Monitor) {
 	for {
 		u, err := monitor.Next()
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}
 		if err != nil {
-			a.log.Warn("follow links", slog.Any("err", err))
+			a.log.Warn("follow links", slog.Any("error", err))
 			select {
 			case <-time.After(retryPause):
 			case <-a.ctx.Done():

@@ -16,10 +16,11 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// Configure gives a vNIC that is in its pod exactly the wanted addresses and
-// routes, sets it up and announces the addresses to its neighbours. It is a
-// [vnic.ErrNICMissing] when the vNIC is not in the pod under its name, and a
-// [vnic.ErrConflict] when another interface of the pod has one of the routes.
+// Configure gives a vNIC that is in its pod its own MAC and exactly the wanted
+// addresses and routes, sets it up and announces the addresses to its
+// neighbours. It is a [vnic.ErrNICMissing] when the vNIC is not in the pod under
+// its name, and a [vnic.ErrConflict] when another interface of the pod has one of
+// the routes.
 //
 // With an IPv6 address among the wanted it also gets the link-local address that
 // derives from its MAC; without, it gets no IPv6 address at all. Router
@@ -147,6 +148,9 @@ func (s *setup) plan() []rtnl.Request {
 			add(rtnl.DelRoute(r).Tolerate(unix.ESRCH))
 		}
 	}
+	if s.link.MAC != s.m.MAC { // changed by the pod, or by what configures NICs in the VM
+		add(rtnl.SetLink(i, rtnl.Change{MAC: s.m.MAC}))
+	}
 	if s.m.MTU != 0 && s.m.MTU != s.link.MTU {
 		add(rtnl.SetLink(i, rtnl.Change{MTU: s.m.MTU}))
 	}
@@ -158,6 +162,9 @@ func (s *setup) plan() []rtnl.Request {
 	}
 	if !s.link.Up {
 		add(rtnl.SetUp(i))
+		if slices.ContainsFunc(s.want, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+			add(rtnl.AddMulticastRoute(i).Tolerate(unix.EEXIST))
+		}
 	}
 	for _, r := range s.m.Routes {
 		route := rtnl.Route{Route: r, Index: i, OnLink: s.onLink(r.Gateway)}
@@ -201,7 +208,7 @@ func (s *setup) announce(ctx context.Context) {
 	}
 	sock, err := announce.Open()
 	if err != nil {
-		log.Warn("announce addresses", slog.Any("err", err))
+		log.Warn("announce addresses", slog.Any("error", err))
 		return
 	}
 	addrs := make([]netip.Addr, len(s.want))
@@ -209,12 +216,12 @@ func (s *setup) announce(ctx context.Context) {
 		addrs[i] = p.Addr()
 	}
 	if err := sock.Send(s.link.Index, s.link.MAC, addrs); err != nil {
-		log.Warn("announce addresses", slog.Any("err", err))
+		log.Warn("announce addresses", slog.Any("error", err))
 	}
 	// The close takes longer than all else here; no one needs to wait for it.
 	s.wg.Go(func() {
 		if err := sock.Close(); err != nil {
-			log.Warn("close", slog.Any("err", err))
+			log.Warn("close", slog.Any("error", err))
 		}
 	})
 }
@@ -259,7 +266,7 @@ func (s *setup) sysctl(name, value string) {
 		err = errors.Join(err, unix.Close(fd))
 	}
 	if err != nil {
-		s.log.Warn("set sysctl", slog.String("path", path), slog.String("netns", s.m.Netns), slog.Any("err", err))
+		s.log.Warn("set sysctl", slog.String("path", path), slog.String("netns", s.m.Netns), slog.Any("error", err))
 	}
 }
 

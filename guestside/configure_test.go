@@ -166,6 +166,22 @@ func TestIntegrationConfigureNoIPv6Wanted(t *testing.T) {
 	})
 }
 
+// A virtio NIC whose MAC was changed is still the vNIC, but the host drops what
+// it sends. A veth has no permanent MAC to be known by, so this looks at the plan.
+func TestConfigureRestoresTheMAC(t *testing.T) {
+	m := vnic.Move{MAC: vnic.NewMAC()}
+	plan := func(mac vnic.MAC) (texts []string) {
+		s := setup{m: m, link: rtnl.Link{Index: 3, MAC: mac, Permanent: m.MAC, Up: true}}
+		for _, r := range s.plan() {
+			texts = append(texts, r.String())
+		}
+		return texts
+	}
+	want := "set link 3: mac " + m.MAC.String()
+	assert.Contains(t, plan(vnic.NewMAC()), want)
+	assert.NotContains(t, plan(m.MAC), want)
+}
+
 func TestIntegrationConfigureWithoutCarrier(t *testing.T) {
 	l := newLab(t)
 	pod := newNS(t)

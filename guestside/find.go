@@ -34,15 +34,15 @@ func (a *Agent) do(p place, fn func(c *rtnl.Conn) error) error {
 }
 
 // find returns where the vNIC is, and awaits it in the first namespace until
-// ctx ends when it is nowhere.
-func (a *Agent) find(ctx context.Context, m vnic.Move, pod *netnsx.NS) (place, error) {
+// ctx ends when it is nowhere. It doesn't hold the pod's namespace while it waits.
+func (a *Agent) find(ctx context.Context, m vnic.Move) (place, error) {
 	if l, ok := a.links.find(m.MAC); ok {
 		return place{ns: a.home, link: l}, nil
 	}
 	// A vNIC that Prepare didn't see in the pod has yet to appear: entering the
 	// pod again would slow down a small guest that is taking in the device.
 	if r, ok := a.records.get(m.MAC); !ok || r.inPod || r.netns != m.Netns {
-		p, found, err := a.look(m, pod)
+		p, found, err := a.look(m)
 		if found || err != nil {
 			return p, err
 		}
@@ -51,22 +51,28 @@ func (a *Agent) find(ctx context.Context, m vnic.Move, pod *netnsx.NS) (place, e
 }
 
 // look looks for a vNIC in the pod and in the namespace where it was last.
-func (a *Agent) look(m vnic.Move, pod *netnsx.NS) (place, bool, error) {
-	if l, ok, err := lookIn(pod, m.MAC); ok || err != nil {
-		return place{ns: pod, link: l}, ok, err
+func (a *Agent) look(m vnic.Move) (place, bool, error) {
+	pod, err := a.openPod(m.Netns)
+	if err != nil {
+		return place{}, false, err
+	}
+	if p, ok, err := a.lookInto(pod, m.MAC); ok || err != nil {
+		return p, ok, err
 	}
 	r, ok := a.records.get(m.MAC)
 	if !ok || !r.inPod || r.netns == m.Netns {
 		return place{}, false, nil
 	}
-	return lookAt(r.netns, m.MAC)
+	return a.lookAt(r.netns, m.MAC)
 }
 
-// lookIn looks for a vNIC in ns.
-func lookIn(ns *netnsx.NS, mac vnic.MAC) (l rtnl.Link, ok bool, err error) {
+// lookIn looks for a vNIC in ns. Whoever is root in a pod can make a virtual
+// device with the MAC of another pod's vNIC; such a device is not it.
+func (a *Agent) lookIn(ns *netnsx.NS, mac vnic.MAC) (l rtnl.Link, ok bool, err error) {
 	err = within(ns, func(c *rtnl.Conn) error {
 		all, err := c.Links()
 		l, ok = rtnl.FindMAC(all, mac)
+		ok = ok && (l.Kind == "" || l.Kind == a.standIn)
 		return err
 	})
 	return l, ok, err
@@ -74,7 +80,7 @@ func lookIn(ns *netnsx.NS, mac vnic.MAC) (l rtnl.Link, ok bool, err error) {
 
 // lookAt looks for a vNIC in the namespace that ref names. A namespace that is
 // not there has none.
-func lookAt(ref string, mac vnic.MAC) (place, bool, error) {
+func (a *Agent) lookAt(ref string, mac vnic.MAC) (place, bool, error) {
 	ns, err := netnsx.Open(ref)
 	if errors.Is(err, vnic.ErrUnknownPod) {
 		return place{}, false, nil
@@ -82,22 +88,28 @@ func lookAt(ref string, mac vnic.MAC) (place, bool, error) {
 	if err != nil {
 		return place{}, false, err
 	}
-	l, ok, err := lookIn(ns, mac)
+	return a.lookInto(ns, mac)
+}
+
+// lookInto looks for a vNIC in ns, and closes ns when it isn't there.
+func (a *Agent) lookInto(ns *netnsx.NS, mac vnic.MAC) (place, bool, error) {
+	l, ok, err := a.lookIn(ns, mac)
 	if !ok || err != nil {
 		return place{}, false, errors.Join(err, ns.Close())
 	}
 	return place{ns: ns, owned: true, link: l}, true, nil
 }
 
-// search looks for a vNIC in all namespaces. It is the last resort.
+// search looks for a vNIC in all namespaces. It is the last resort. When ctx
+// ends first, it is not known whether there is one, which is an error.
 func (a *Agent) search(ctx context.Context, mac vnic.MAC) (place, bool, error) {
 	for path := range netnsx.All() {
 		if ctx.Err() != nil {
-			break
+			return place{}, false, fmt.Errorf("search all network namespaces for vnic %s: %w", mac, context.Cause(ctx))
 		}
 		// One that can't be entered, such as a process's that just ended, is no
 		// reason to stop looking.
-		if p, ok, err := lookAt(path, mac); ok && err == nil && p.ns.ID() != a.home.ID() {
+		if p, ok, err := a.lookAt(path, mac); ok && err == nil && p.ns.ID() != a.home.ID() {
 			return p, true, nil
 		} else if ok && err == nil {
 			if err := p.close(); err != nil {
@@ -122,7 +134,7 @@ func (a *Agent) await(ctx context.Context, m vnic.Move) (place, error) {
 		select {
 		case <-appeared:
 		case <-late.C:
-			if p, ok, err := a.search(ctx, m.MAC); ok || err != nil {
+			if p, ok, err := a.search(ctx, m.MAC); ok || err != nil && ctx.Err() == nil {
 				return p, err
 			}
 		case <-ctx.Done():

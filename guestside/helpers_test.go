@@ -51,6 +51,7 @@ func newLab(t *testing.T) *lab {
 		})
 		return err
 	}))
+	l.standIn = "veth"
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
 	return l
 }
@@ -161,6 +162,16 @@ func (l *lab) attach(m vnic.Move) vnic.NIC {
 	nic, err := l.Configure(ctx, m)
 	require.NoError(l.t, err)
 	return nic
+}
+
+// awaitWaiter returns when a call waits for that vNIC to appear.
+func (l *lab) awaitWaiter(mac vnic.MAC) {
+	l.t.Helper()
+	require.Eventually(l.t, func() bool {
+		l.links.mu.Lock()
+		defer l.links.mu.Unlock()
+		return l.links.waiters[mac] != nil
+	}, 5*time.Second, time.Millisecond, "no call waits for vnic %s", mac)
 }
 
 func (l *lab) deadline() context.Context {

@@ -67,11 +67,14 @@ func (ls *links) unawait(mac vnic.MAC) {
 	delete(ls.waiters, mac)
 }
 
-// forget drops a link that has left before the event tells so.
-func (ls *links) forget(index int) {
+// forget drops a device that has left, before the event tells so. Another one
+// may have come with its index meanwhile, which stays.
+func (ls *links) forget(index int, mac vnic.MAC) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	delete(ls.byIndex, index)
+	if l, ok := ls.byIndex[index]; ok && l.HasMAC(mac) {
+		delete(ls.byIndex, index)
+	}
 }
 
 func (ls *links) findLocked(mac vnic.MAC) (rtnl.Link, bool) {

@@ -81,25 +81,19 @@ func (a *Agent) Move(ctx context.Context, m vnic.Move) (nic vnic.NIC, times Move
 		return nic, times, err
 	}
 	defer release()
-	pod, err := a.openPod(m.Netns)
-	if err != nil {
-		return nic, times, err
-	}
-	defer func() { err = errors.Join(err, pod.Close()) }()
-
 	start := time.Now()
 	for {
-		at, err := a.find(ctx, m, pod)
+		at, err := a.find(ctx, m)
 		if err != nil {
 			return nic, times, err
 		}
 		times.Appear = time.Since(start)
-		nic, err = a.moveFrom(at, pod, m)
+		nic, err = a.moveFrom(at, m)
 		times.Move = time.Since(start) - times.Appear
 		if !errors.Is(err, errLeft) {
 			return nic, times, err
 		}
-		a.links.forget(at.link.Index) // and look for it again
+		a.links.forget(at.link.Index, m.MAC) // and look for it again
 	}
 }
 
@@ -107,8 +101,13 @@ func (a *Agent) Move(ctx context.Context, m vnic.Move) (nic vnic.NIC, times Move
 var errLeft = errors.New("vnic left")
 
 // moveFrom moves a vNIC from where it was found into the pod.
-func (a *Agent) moveFrom(at place, pod *netnsx.NS, m vnic.Move) (nic vnic.NIC, err error) {
+func (a *Agent) moveFrom(at place, m vnic.Move) (nic vnic.NIC, err error) {
 	defer func() { err = errors.Join(err, at.close()) }()
+	pod, err := a.openPod(m.Netns)
+	if err != nil {
+		return nic, err
+	}
+	defer func() { err = errors.Join(err, pod.Close()) }()
 	if err := failpoint.Hit("guest.found"); err != nil {
 		return nic, err
 	}
@@ -132,7 +131,7 @@ func (a *Agent) moveFrom(at place, pod *netnsx.NS, m vnic.Move) (nic vnic.NIC, e
 	r.id, r.mac, r.netns, r.inPod, r.pci, r.driver = m.ID, m.MAC, m.Netns, true, nic.PCI, nic.Driver
 	a.records.put(r)
 	if at.ns == a.home {
-		a.links.forget(at.link.Index)
+		a.links.forget(at.link.Index, m.MAC)
 	}
 	a.log.Info("vnic moved", slog.String("id", string(m.ID)), slog.String("netns", m.Netns), slog.String("interface", m.Interface))
 	return nic, failpoint.Hit("guest.moved")
@@ -192,7 +191,7 @@ func (a *Agent) transfer(at place, pod *netnsx.NS, m vnic.Move) error {
 	if undoErr != nil || taken != nil {
 		return errors.Join(taken, err, undoErr)
 	}
-	a.log.Warn("move in small steps", slog.String("id", string(m.ID)), slog.Any("err", err))
+	a.log.Warn("move in small steps", slog.String("id", string(m.ID)), slog.Any("error", err))
 	if stepsErr := a.transferBySteps(at, pod, m); stepsErr != nil {
 		return errors.Join(err, stepsErr)
 	}

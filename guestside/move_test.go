@@ -3,6 +3,7 @@ package guestside
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/brfuse/brfuse/internal/netnsx"
 	"github.com/brfuse/brfuse/vnic"
@@ -130,6 +132,62 @@ func TestIntegrationMoveElsewhere(t *testing.T) {
 	assert.Equal(t, "net0 down", show(t, one))
 }
 
+// A pod that dies while its vNIC is awaited is not kept alive by the call: its
+// other vNICs come back at once.
+func TestIntegrationMovePodDies(t *testing.T) {
+	l := newLab(t)
+	pod, err := netnsx.New()
+	require.NoError(t, err)
+	m := order(pod)
+	m.Netns = holdByProcess(t, pod)
+	in(t, pod, func() error { // a device that tells of the namespace's end
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "inner"
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "outer", PeerNamespace: netlink.NsFd(l.host.FD())})
+	})
+	require.NoError(t, pod.Close())
+	require.NoError(t, l.Prepare(t.Context(), m))
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := l.Move(l.deadline(), m)
+		done <- err
+	}()
+	l.awaitWaiter(m.MAC)
+	pid, err := strconv.Atoi(m.Netns)
+	require.NoError(t, err)
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	assert.Eventually(t, func() bool { return show(t, l.host) == "" }, 5*time.Second, 10*time.Millisecond,
+		"the pod's namespace is held by the call")
+	l.plug(m, "ens5")
+	require.ErrorIs(t, <-done, vnic.ErrUnknownPod)
+	assert.Equal(t, "ens5 down", show(t, l.home))
+}
+
+// Whoever is root in a pod can make a virtual device with the MAC of another
+// pod's vNIC. It is not taken for that vNIC.
+func TestIntegrationForgedVNIC(t *testing.T) {
+	l := newLab(t)
+	l.standIn = ""
+	hostile, pod := newNS(t), newNS(t)
+	holdByProcess(t, hostile)
+	m := order(pod)
+	in(t, hostile, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = "forged", m.MAC.HardwareAddr()
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"})
+	})
+	before := show(t, hostile)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // longer than SearchAfter
+	defer cancel()
+	_, _, err := l.Move(ctx, m)
+	require.ErrorIs(t, err, vnic.ErrNICMissing)
+	require.NoError(t, l.Release(l.deadline(), m, true))
+	m.Netns = ref(hostile)
+	require.NoError(t, l.Release(l.deadline(), m, true))
+	assert.Equal(t, before, show(t, hostile))
+	assert.Empty(t, show(t, l.home))
+}
+
 func TestIntegrationMoveLate(t *testing.T) {
 	l := newLab(t)
 	m := order(newNS(t))
@@ -143,11 +201,7 @@ func TestIntegrationMoveLate(t *testing.T) {
 		_, times, err := l.Move(l.deadline(), m)
 		done <- answer{times, err}
 	}()
-	assert.Eventually(t, func() bool { // until the call waits
-		l.links.mu.Lock()
-		defer l.links.mu.Unlock()
-		return l.links.waiters[m.MAC] != nil
-	}, 5*time.Second, time.Millisecond)
+	l.awaitWaiter(m.MAC)
 	l.plug(order(newNS(t)), "other")
 	l.plug(m, "ens5")
 	a := <-done
@@ -167,6 +221,19 @@ func TestIntegrationMoveNever(t *testing.T) {
 	require.ErrorContains(t, err, "has it the driver virtio_net?")
 	assert.Empty(t, l.links.waiters)
 	assert.Empty(t, l.locks.m)
+}
+
+func TestIntegrationCloseAtOnce(t *testing.T) {
+	needRoot(t)
+	for range 100 { // before its goroutines have run
+		require.NoError(t, newNS(t).Do(func() error {
+			a, err := New(Config{})
+			if err != nil {
+				return err
+			}
+			return a.Close()
+		}))
+	}
 }
 
 func TestIntegrationRefused(t *testing.T) {

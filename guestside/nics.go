@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 
 	"github.com/brfuse/brfuse/internal/netnsx"
 	"github.com/brfuse/brfuse/internal/rtnl"
@@ -15,7 +16,8 @@ const virtioDriver = "virtio_net"
 
 // NICs returns the virtio NICs of the first namespace, those that the agent was
 // never told of included, and the vNICs that it moved into pods, with their
-// addresses.
+// addresses. What root in a pod does may make the pod impossible to look into:
+// the vNICs of such a pod are left out, and the reason is logged.
 func (a *Agent) NICs(ctx context.Context) ([]vnic.NIC, error) {
 	records := map[vnic.MAC]record{}
 	for _, r := range a.records.all() {
@@ -37,9 +39,9 @@ func (a *Agent) NICs(ctx context.Context) ([]vnic.NIC, error) {
 		}
 		n, ok, err := podNIC(r)
 		if err != nil {
-			return nil, fmt.Errorf("list vnics of pod %s: %w", r.netns, err)
+			a.log.Warn("list vnics of pod", slog.String("netns", r.netns), slog.Any("error", err))
 		}
-		if ok {
+		if ok && err == nil {
 			nics = append(nics, n)
 		}
 	}

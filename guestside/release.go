@@ -72,7 +72,7 @@ func (a *Agent) locate(ctx context.Context, m vnic.Move, keep bool) (place, bool
 
 // lookOutside is lookAt, but for the first namespace, which the agent knows.
 func (a *Agent) lookOutside(ref string, mac vnic.MAC) (place, bool, error) {
-	p, ok, err := lookAt(ref, mac)
+	p, ok, err := a.lookAt(ref, mac)
 	if ok && p.ns.ID() == a.home.ID() {
 		return place{}, false, p.close()
 	}
@@ -81,10 +81,10 @@ func (a *Agent) lookOutside(ref string, mac vnic.MAC) (place, bool, error) {
 
 // awaitReturn waits for a vNIC whose pod's namespace the kernel is taking apart.
 func (a *Agent) awaitReturn(ctx context.Context, m vnic.Move) (place, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.returnWait)
+	limited, cancel := context.WithTimeout(ctx, a.returnWait)
 	defer cancel()
-	p, err := a.await(ctx, m)
-	if errors.Is(err, vnic.ErrNICMissing) {
+	p, err := a.await(limited, m)
+	if errors.Is(err, vnic.ErrNICMissing) && ctx.Err() == nil {
 		return p, false, nil
 	}
 	return p, err == nil, err
@@ -186,7 +186,7 @@ func (a *Agent) returned(mac vnic.MAC) {
 	release()
 	log := a.log.With(slog.String("id", string(r.id)), slog.String("netns", r.netns))
 	if err != nil {
-		log.Warn("take back vnic", slog.Any("err", err))
+		log.Warn("take back vnic", slog.Any("error", err))
 	}
 	if ok {
 		log.Info("pod is gone, its vnic is back")

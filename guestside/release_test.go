@@ -2,8 +2,10 @@ package guestside
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -117,6 +119,91 @@ func TestIntegrationReleaseGone(t *testing.T) {
 	assert.Equal(t, held.ID.LinkName()+" down", show(t, l.Agent.home))
 }
 
+// A pod may have its vNIC under as many names as there can be, and die with it.
+// That must not make the agent blind.
+func TestIntegrationReturnedWithManyNames(t *testing.T) {
+	l := newLab(t)
+	pod, hostile := newNS(t), newNS(t)
+	m, other := order(hostile), order(pod)
+	l.plug(m, "ens5")
+	l.attach(m)
+	in(t, hostile, func() error {
+		for i := range 400 {
+			if err := addAltName("eth0", fmt.Sprintf("%0120d", i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	nics, err := l.NICs(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, nics, 1)
+	l.sendHome(hostile)
+	assert.Equal(t, m.ID, l.awaitReturned())
+	assert.Equal(t, m.ID.LinkName()+" down", show(t, l.Agent.home))
+	assert.Empty(t, linksOf(t, l.Agent.home)[m.ID.LinkName()].AltNames)
+	l.plug(other, "ens6")
+	l.attach(other)
+}
+
+func TestIntegrationNICsDespiteABrokenPod(t *testing.T) {
+	l := newLab(t)
+	broken, other := order(newNS(t)), order(newNS(t))
+	path := filepath.Join(t.TempDir(), "pod")
+	require.NoError(t, os.Symlink(broken.Netns, path))
+	broken.Netns = path
+	for _, m := range []vnic.Move{broken, other} {
+		l.plug(m, m.ID.TapName())
+		l.attach(m)
+	}
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Symlink(path, path)) // a loop
+	nics, err := l.NICs(t.Context())
+	require.NoError(t, err)
+	require.Len(t, nics, 1)
+	assert.Equal(t, other.MAC, nics[0].MAC)
+}
+
+// A search that was cut short has found nothing, which doesn't mean that there
+// is nothing.
+func TestIntegrationReleaseCutShort(t *testing.T) {
+	l := newLab(t)
+	m := order(newNS(t))
+	m.Netns = "no-such-pod"
+	ctx, cancel := context.WithCancel(t.Context())
+	release, err := l.begin(ctx, m)
+	require.NoError(t, err)
+	defer release()
+	cancel()
+	_, _, err = l.locate(ctx, m, false)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "search all network namespaces for vnic "+m.MAC.String())
+}
+
+// sendHome moves a pod's eth0 to the first namespace, as the kernel does when the
+// pod's dies.
+func (l *lab) sendHome(pod *netnsx.NS) {
+	l.t.Helper()
+	require.NoError(l.t, within(pod, func(c *rtnl.Conn) error {
+		link, err := c.Link("eth0")
+		if err != nil {
+			return err
+		}
+		return c.Do(rtnl.SetLink(link.Index, rtnl.Change{Netns: l.Agent.home.FD()}))
+	}))
+}
+
+// awaitReturned returns the next vNIC whose return was noticed.
+func (l *lab) awaitReturned() (id vnic.ID) {
+	l.t.Helper()
+	select {
+	case id = <-l.returned:
+	case <-time.After(10 * time.Second):
+		require.Fail(l.t, "it was not noticed that the vnic is back")
+	}
+	return id
+}
+
 // A virtio NIC whose namespace dies goes back to the first one, down, with its
 // name and MTU. A veth is destroyed, so the test moves it back.
 func TestIntegrationReturned(t *testing.T) {
@@ -126,19 +213,8 @@ func TestIntegrationReturned(t *testing.T) {
 	m.MTU = 1400
 	l.plug(m, "ens5")
 	l.attach(m)
-	require.NoError(t, within(pod, func(c *rtnl.Conn) error {
-		link, err := c.Link("eth0")
-		if err != nil {
-			return err
-		}
-		return c.Do(rtnl.SetLink(link.Index, rtnl.Change{Netns: l.Agent.home.FD()}))
-	}))
-	select {
-	case id := <-l.returned:
-		assert.Equal(t, m.ID, id)
-	case <-time.After(10 * time.Second):
-		require.Fail(t, "it was not noticed that the vnic is back")
-	}
+	l.sendHome(pod)
+	assert.Equal(t, m.ID, l.awaitReturned())
 	assert.Equal(t, m.ID.LinkName()+" down", show(t, l.Agent.home))
 	assert.Empty(t, l.records.all())
 

@@ -65,7 +65,11 @@ func TestIntegrationErrors(t *testing.T) {
 
 	// An agent that is dead.
 	require.NoError(t, agent.Kill(ctx))
-	fails(ctx, t, s, "agent_unavailable", "the session ended", append(add, "web")...)
+	fails(ctx, t, s, "agent_unavailable", "the session ended|no answer in time", append(add, "web")...)
+	require.NoError(t, site.Until(ctx, "the end of the dead agent's session", func(ctx context.Context) (bool, error) {
+		out, err := s.MustBrfuse(ctx, "vm", "list")
+		return strings.Contains(out, "absent"), err
+	}))
 	fails(ctx, t, s, "agent_unavailable", "is brfuse-agent running in the guest", append(add, "web")...)
 	settled(ctx, t, s, vm)
 	startAgent(ctx, t, s, vm)

@@ -51,7 +51,7 @@ type Config struct {
 	Version string
 	// Log gets the comings and goings of sessions. Default: nothing is logged.
 	Log *slog.Logger
-	// Silence is how long a silent daemon is borne. Default: 3 s.
+	// Silence is how long a silent daemon is borne. Default: 10 s.
 	Silence time.Duration
 }
 

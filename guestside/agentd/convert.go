@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
 	"github.com/brfuse/brfuse/vnic"
@@ -13,6 +15,7 @@ import (
 const (
 	maxNetns  = 4096
 	maxListed = 1024 // addresses or routes of one vNIC
+	maxTold   = 8    // addresses of one vNIC in a list, so that the list fits into a message
 )
 
 // named is what all requests about one vNIC have.
@@ -101,13 +104,36 @@ func toRoute(r *agentv1.Route) (route vnic.Route, err error) {
 	return route, nil
 }
 
+// fromNICs returns a list as it is told. A pod may have given its vNIC any name
+// and any number of addresses. What the daemon would refuse is left out here, so
+// that one pod can't spoil the list of all.
+func fromNICs(nics []vnic.NIC) []*agentv1.NIC {
+	list := make([]*agentv1.NIC, 0, len(nics))
+	for _, n := range nics {
+		n.Addresses = n.Addresses[:min(len(n.Addresses), maxTold)]
+		list = append(list, fromNIC(n))
+	}
+	return list
+}
+
 func fromNIC(n vnic.NIC) *agentv1.NIC {
 	m := &agentv1.NIC{
 		Id: string(n.ID), Mac: n.MAC.String(), Pci: n.PCI, Driver: n.Driver,
-		Interface: n.Interface, Netns: n.Netns, Up: n.Up,
+		Interface: printable(n.Interface), Netns: printable(n.Netns), Up: n.Up,
 	}
 	for _, p := range n.Addresses {
 		m.Addresses = append(m.Addresses, p.String())
 	}
 	return m
+}
+
+// printable replaces what is not printable. The daemon takes nothing else, and
+// protobuf nothing that is not UTF-8.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -106,6 +107,25 @@ func (m *moody) Report(_ context.Context, r *agentv1.ReportRequest) (*agentv1.Re
 	err := m.answers[0]
 	m.answers = m.answers[1:]
 	return nil, rpcerr.Encode(err)
+}
+
+// Whoever is root in a pod may name its vNIC as he likes, and give it addresses
+// without end. The daemon has to understand the list all the same, even when
+// all pods do so in a guest with every slot that there can be.
+func TestListOfHostilePods(t *testing.T) {
+	n := vnic.NIC{
+		ID: vnic.NewID(), MAC: vnic.NewMAC(), PCI: "0000:1f:1e.0", Driver: "virtio_net", Netns: "cni-" + strings.Repeat("0", 36),
+		Interface: "a\xff\x1b\u202e", Addresses: make([]netip.Prefix, 100_000),
+	}
+	for i := range n.Addresses {
+		n.Addresses[i] = netip.MustParsePrefix("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff/128")
+	}
+	list := fromNICs(slices.Repeat([]vnic.NIC{n}, 434))
+	assert.Equal(t, "a???", list[0].GetInterface())
+	assert.Len(t, list[0].GetAddresses(), maxTold)
+	b, err := proto.Marshal(&agentv1.ListResponse{Nics: list})
+	require.NoError(t, err)
+	assert.Less(t, len(b), 252<<10, "what one message holds")
 }
 
 func TestReportsAreRepeated(t *testing.T) {

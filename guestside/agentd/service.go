@@ -76,7 +76,6 @@ func (s *service) Move(ctx context.Context, req *agentv1.MoveRequest) (*agentv1.
 	if err != nil {
 		return nil, s.failed("move", m, err)
 	}
-	s.log.Info("vnic moved", "id", m.ID, "mac", m.MAC, "netns", m.Netns, "interface", m.Interface)
 	return &agentv1.MoveResponse{
 		Nic: fromNIC(nic), AppearNanos: times.Appear.Nanoseconds(), MoveNanos: times.Move.Nanoseconds(),
 	}, nil
@@ -108,7 +107,6 @@ func (s *service) Release(ctx context.Context, req *agentv1.ReleaseRequest) (*ag
 	if err := s.agent.Release(ctx, m, req.GetKeep()); err != nil {
 		return nil, s.failed("release", m, err)
 	}
-	s.log.Info("vnic released", "id", m.ID, "mac", m.MAC, "netns", m.Netns, "keep", req.GetKeep())
 	return &agentv1.ReleaseResponse{}, nil
 }
 
@@ -120,11 +118,7 @@ func (s *service) List(ctx context.Context, _ *agentv1.ListRequest) (*agentv1.Li
 	if err != nil {
 		return nil, s.failed("list vnics", vnic.Move{}, err)
 	}
-	resp := &agentv1.ListResponse{Nics: make([]*agentv1.NIC, 0, len(nics))}
-	for _, nic := range nics {
-		resp.Nics = append(resp.Nics, fromNIC(nic))
-	}
-	return resp, nil
+	return &agentv1.ListResponse{Nics: fromNICs(nics)}, nil
 }
 
 // failed logs an error on its way to the daemon.

@@ -31,7 +31,7 @@ type Config struct {
 	Grace time.Duration
 	// Heartbeat is the time between heartbeats. Default: 1 s.
 	Heartbeat time.Duration
-	// Silence is how long a silent agent is borne. Default: 3 s.
+	// Silence is how long a silent agent is borne. Default: 10 s.
 	Silence time.Duration
 	// Timeouts bound calls, beside their contexts.
 	Timeouts Timeouts

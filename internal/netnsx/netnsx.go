@@ -55,7 +55,8 @@ func Open(ref string) (*NS, error) {
 	switch {
 	case err == nil:
 		return ns, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENOTDIR), errors.Is(err, errNoNetns):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENOTDIR),
+		errors.Is(err, unix.ENXIO), errors.Is(err, errNoNetns): // ENXIO: a socket
 		return nil, fmt.Errorf("open network namespace %q: %w: %w; %s", ref, err, vnic.ErrUnknownPod, remedy)
 	default:
 		return nil, fmt.Errorf("open network namespace %q: %w", ref, err)

@@ -61,12 +61,17 @@ func TestOpenUnknown(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	fifo := filepath.Join(dir, "fifo")
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
+	sock := filepath.Join(dir, "sock")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
+	require.NoError(t, err)
+	defer ln.Close()
 	tests := []struct{ name, ref, text string }{
 		{"name", "no-such-pod", "no such file or directory"},
 		{"pid", "4194304", "no such file or directory"}, // above the largest
 		{"path", dir + "/none", "no such file or directory"},
 		{"file", file, "not a network namespace"},
 		{"pipe doesn't block", fifo, "not a network namespace"},
+		{"socket", sock, "no such device or address"},
 		{"other kind of namespace", "/proc/self/ns/mnt", "not a network namespace"},
 		{"below a file", file + "/x", "not a directory"},
 	}

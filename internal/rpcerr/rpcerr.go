@@ -9,6 +9,7 @@ package rpcerr
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -38,16 +39,19 @@ var grpcCodes = map[error]codes.Code{
 	vnic.ErrUnsupported:      codes.Unimplemented,
 }
 
-// Encode returns err as a status error. A nil error stays nil.
+// Encode returns err as a status error. A nil error stays nil. The text may have
+// names in it that a pod gave its interfaces, so bytes that are not UTF-8, which
+// a message can't have, become question marks: ttrpc would end the connection.
 func Encode(err error) error {
 	if err == nil {
 		return nil
 	}
+	text := strings.ToValidUTF8(err.Error(), "?")
 	code := vnic.CodeOf(err)
 	if code == "" {
-		return status.Error(plainCode(err), err.Error())
+		return status.Error(plainCode(err), text)
 	}
-	st := status.New(grpcCodes[vnic.ErrorOf(code)], err.Error())
+	st := status.New(grpcCodes[vnic.ErrorOf(code)], text)
 	if with, derr := st.WithDetails(&errdetails.ErrorInfo{Reason: string(code), Domain: domain}); derr == nil {
 		st = with
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/vnic"
@@ -42,4 +43,15 @@ func TestPlainErrors(t *testing.T) {
 	require.ErrorContains(t, rpcerr.Decode(wire), "disk on fire")
 	local := errors.New("never was on the wire")
 	assert.Equal(t, local, rpcerr.Decode(local))
+}
+
+// A pod may have named its interface so that an error about it is not UTF-8.
+func TestEncodeIsAlwaysAMessage(t *testing.T) {
+	for _, err := range []error{errors.New("a\xffb"), fmt.Errorf("a\xffb: %w", vnic.ErrNameTaken)} {
+		st, ok := status.FromError(rpcerr.Encode(err))
+		require.True(t, ok)
+		b, merr := proto.Marshal(st.Proto())
+		require.NoError(t, merr)
+		assert.Contains(t, string(b), "a?b")
+	}
 }

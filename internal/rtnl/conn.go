@@ -3,6 +3,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -18,12 +19,17 @@ type Conn struct {
 	mu  sync.Mutex
 	fd  int
 	seq uint32
-	buf []byte
+	buf *buffer
 }
 
-// connBuffer is the size of the receive buffer in bytes. The kernel cuts dumps
-// to fit; a single link without statistics and virtual functions has under 4 KiB.
-const connBuffer = 16 << 10
+// buffer takes one message of the kernel's. The kernel cuts dumps to fit, but not
+// a single link, which has under 4 KiB, or three attributes of 64 KiB when root
+// in a pod has given it all the names that it can have.
+type buffer [256 << 10]byte
+
+// buffers are used again: connections are many and short-lived, and a fresh
+// buffer for each would keep a small guest's garbage collector busy.
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // Dial returns a connection to the calling thread's network namespace.
 func Dial() (*Conn, error) {
@@ -31,7 +37,7 @@ func Dial() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	c := &Conn{fd: fd, buf: make([]byte, connBuffer)}
+	c := &Conn{fd: fd, buf: buffers.Get().(*buffer)}
 	if err := c.setup(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open rtnetlink: %w", err), c.Close())
 	}
@@ -54,20 +60,32 @@ func (c *Conn) setup() error {
 
 // Close closes the socket. It is called once.
 func (c *Conn) Close() error {
+	buffers.Put(c.buf)
 	if err := unix.Close(c.fd); err != nil {
 		return fmt.Errorf("close rtnetlink: %w", err)
 	}
 	return nil
 }
 
-// Do sends all of reqs in one message. The kernel carries out each of them in
-// order, also those behind one that fails. It returns the first error of a
-// request that isn't optional, with what the request was for; test for it by
-// [errors.Is] with an errno.
+// batch is how many requests are sent in one message. More of them, or their
+// errors, might not fit into the buffers of the socket.
+const batch = 256
+
+// Do sends all of reqs, in one message if they are not very many. The kernel
+// carries out each of them in order, also those behind one that fails. It
+// returns the first error of a request that isn't optional, with what the
+// request was for; test for it by [errors.Is] with an errno.
 func (c *Conn) Do(reqs ...Request) error {
-	if len(reqs) == 0 {
-		return nil
+	var first error
+	for some := range slices.Chunk(reqs, batch) {
+		if err := c.do(some); first == nil {
+			first = err
+		}
 	}
+	return first
+}
+
+func (c *Conn) do(reqs []Request) error {
 	for range dumpTries {
 		for i := range reqs {
 			if reqs[i].reset != nil {
@@ -119,7 +137,7 @@ func (c *Conn) exchange(reqs []Request) error {
 // receive reads one datagram of the kernel.
 func (c *Conn) receive() (int, error) {
 	for {
-		n, _, flags, from, err := unix.Recvmsg(c.fd, c.buf, nil, 0)
+		n, _, flags, from, err := unix.Recvmsg(c.fd, c.buf[:], nil, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

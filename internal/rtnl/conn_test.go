@@ -69,6 +69,28 @@ func TestIntegrationConnDo(t *testing.T) {
 	require.NoError(t, c.Do())
 }
 
+// What a pod has done to its vNIC may take very many requests to undo.
+func TestIntegrationConnDoMany(t *testing.T) {
+	_, c := podNS(t)
+	a, err := c.Link("a")
+	require.NoError(t, err)
+	var set, del []Request
+	for i := range 6000 {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32)
+		set, del = append(set, SetAddr(a.Index, p)), append(del, DelAddr(a.Index, p))
+	}
+	require.NoError(t, c.Do(set...))
+	var addrs []Addr
+	require.NoError(t, c.Do(append(del, GetAddrs(&addrs))...))
+	assert.Empty(t, addrs)
+	err = c.Do(append(del, SetUp(a.Index))...)
+	require.ErrorIs(t, err, unix.EADDRNOTAVAIL)
+	require.ErrorContains(t, err, "take address 10.1.0.0/32", "the first of many errors")
+	a, err = c.Link("a")
+	require.NoError(t, err)
+	assert.True(t, a.Up, "what is behind those that fail is done")
+}
+
 func TestIntegrationConnErrors(t *testing.T) {
 	_, c := podNS(t)
 	a, err := c.Link("a")
@@ -177,6 +199,7 @@ func TestIntegrationDriver(t *testing.T) {
 	assert.Empty(t, driver)
 	_, _, err = c.Driver("none")
 	require.ErrorIs(t, err, unix.ENODEV)
+	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 func TestIntegrationSetQueues(t *testing.T) {
@@ -249,6 +272,21 @@ func TestHasMAC(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, tt.link.HasMAC(one)) })
 	}
+}
+
+func TestFindMACPrefersTheDeviceMadeWithIt(t *testing.T) {
+	mac := vnic.NewMAC()
+	made, given := Link{Index: 7, Permanent: mac}, Link{Index: 3, MAC: mac, Kind: "veth"}
+	for _, ls := range [][]Link{{given, made}, {made, given}} {
+		l, ok := FindMAC(ls, mac)
+		assert.True(t, ok)
+		assert.Equal(t, made, l)
+	}
+	l, ok := FindMAC([]Link{{Index: 1}, given}, mac)
+	assert.True(t, ok)
+	assert.Equal(t, given, l)
+	_, ok = FindMAC([]Link{{Index: 1}}, mac)
+	assert.False(t, ok)
 }
 
 func FuzzParse(f *testing.F) {

@@ -12,14 +12,15 @@ import (
 
 // Driver tells which driver a link has and which device it is on its bus: for
 // a virtio NIC "virtio_net" and its PCI address. Unlike sysfs, this works in
-// every namespace (ETHTOOL_GDRVINFO; any socket takes the ioctl).
+// every namespace (ETHTOOL_GDRVINFO; any socket takes the ioctl). When there is
+// no such link, the error is [fs.ErrNotExist].
 func (c *Conn) Driver(name string) (driver, bus string, err error) {
 	info, err := unix.IoctlGetEthtoolDrvinfo(c.fd, name)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return "", "", nil // a device that has no ethtool operations
 	}
 	if err != nil {
-		return "", "", fmt.Errorf("ask for the driver of %s: %w", name, err)
+		return "", "", fmt.Errorf("ask for the driver of %s: %w", name, notExist(err))
 	}
 	return unix.ByteSliceToString(info.Driver[:]), unix.ByteSliceToString(info.Bus_info[:]), nil
 }

@@ -188,12 +188,17 @@ func (l Link) HasMAC(mac vnic.MAC) bool {
 }
 
 // FindMAC returns the link that is the device with that MAC, and whether there
-// is one.
-func FindMAC(ls []Link, mac vnic.MAC) (Link, bool) {
+// is one. One that was made with it goes before one that was given it, since
+// anyone may give that to a veth.
+func FindMAC(ls []Link, mac vnic.MAC) (found Link, ok bool) {
 	for _, l := range ls {
-		if l.HasMAC(mac) {
+		switch {
+		case !l.HasMAC(mac):
+		case l.Permanent == mac:
 			return l, true
+		case !ok:
+			found, ok = l, true
 		}
 	}
-	return Link{}, false
+	return found, ok
 }

@@ -110,6 +110,6 @@ func DelAltNames(index int, names []string) Request {
 	for _, n := range names {
 		props.AddRtAttr(unix.IFLA_ALT_IFNAME, nl.ZeroTerminated(n))
 	}
-	what := fmt.Sprintf("take names %s from link %d", strings.Join(names, ", "), index)
+	what := fmt.Sprintf("take %d alternative names from link %d", len(names), index)
 	return newRequest(what, unix.RTM_DELLINKPROP, 0, info, props)
 }

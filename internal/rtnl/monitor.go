@@ -16,7 +16,7 @@ type Monitor struct {
 	conn   *Conn // for dumps
 	file   *os.File
 	raw    syscall.RawConn
-	buf    []byte
+	buf    *buffer
 	resync bool
 }
 
@@ -57,7 +57,7 @@ func NewMonitor(conn *Conn) (*Monitor, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("subscribe to links: %w", err), file.Close())
 	}
-	return &Monitor{conn: conn, file: file, raw: raw, buf: make([]byte, connBuffer), resync: true}, nil
+	return &Monitor{conn: conn, file: file, raw: raw, buf: new(buffer), resync: true}, nil
 }
 
 // Close ends the subscription; a waiting Next returns [os.ErrClosed]. It may
@@ -118,7 +118,7 @@ func (m *Monitor) full() (Update, error) {
 func (m *Monitor) drain() error {
 	err := m.raw.Control(func(fd uintptr) {
 		for {
-			_, _, _, _, err := unix.Recvmsg(int(fd), m.buf, nil, 0)
+			_, _, _, _, err := unix.Recvmsg(int(fd), m.buf[:], nil, 0)
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return // EAGAIN: empty
 			}
@@ -136,7 +136,7 @@ func (m *Monitor) receive() (n int, err error) {
 	waitErr := m.raw.Read(func(fd uintptr) bool {
 		var flags int
 		var from unix.Sockaddr
-		n, _, flags, from, err = unix.Recvmsg(int(fd), m.buf, nil, 0)
+		n, _, flags, from, err = unix.Recvmsg(int(fd), m.buf[:], nil, 0)
 		switch sa, ok := from.(*unix.SockaddrNetlink); {
 		case errors.Is(err, unix.EAGAIN):
 			return false

@@ -77,6 +77,23 @@ func AddRoute(r Route) Request {
 	return routeRequest("add", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r)
 }
 
+// AddMulticastRoute asks for the route by which a link takes in IPv6 multicast,
+// as the kernel makes it (addrconf_add_mroute in net/ipv6/addrconf.c). The
+// kernel does so when the link's operational state is up, which its link watch
+// may tell a second late (net/core/link_watch.c); until then it drops neighbour
+// solicitations. The error is [unix.EEXIST] when it is there.
+func AddMulticastRoute(index int) Request {
+	const ffPrefix, priority = 8, 256 // IP6_RT_PRIO_ADDRCONF
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len = unix.AF_INET6, ffPrefix
+	msg.Table, msg.Type, msg.Protocol = unix.RT_TABLE_LOCAL, unix.RTN_MULTICAST, unix.RTPROT_KERNEL
+	all := netip.AddrFrom16([16]byte{0xff})
+	return newRequest("add route ff00::/8", unix.RTM_NEWROUTE, unix.NLM_F_CREATE, msg,
+		nl.NewRtAttr(unix.RTA_DST, all.AsSlice()),
+		nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))),
+		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(priority)))
+}
+
 // DelRoute asks to delete a route.
 func DelRoute(r Route) Request { return routeRequest("delete", unix.RTM_DELROUTE, 0, r) }
 

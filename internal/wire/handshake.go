@@ -14,8 +14,9 @@ const (
 	// helloInterval is how often a host repeats HELLO.
 	helloInterval = 250 * time.Millisecond
 	// readyTimeout is how long a host waits for READY before it starts over: the
-	// agent may have died between ACK and START.
-	readyTimeout = 2 * time.Second
+	// agent may have died between ACK and START. Starting over too soon breaks a
+	// session that a slow guest has just begun.
+	readyTimeout = 5 * time.Second
 	// maxRestarts bounds how often a guest may make a host start over.
 	maxRestarts = 64
 )

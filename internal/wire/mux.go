@@ -16,8 +16,8 @@ const (
 	streamToHost    = 2 // opened by the guest: its calls to the daemon
 	streamToGuest   = 3 // opened by the host: its calls to the agent
 	muxHeaderSize   = 12
-	muxWindow       = 256 << 10 // bytes a stream may have on its way, yamux's least
-	muxWriteTimeout = 10 * time.Second
+	muxWindow       = 256 << 10   // bytes a stream may have on its way, yamux's least
+	muxWriteTimeout = time.Minute // the heartbeat ends a session sooner
 )
 
 // Frame types and flags of yamux (its spec.md).

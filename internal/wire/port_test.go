@@ -176,6 +176,16 @@ func TestListenUnix(t *testing.T) {
 	}
 }
 
+func TestListenUnixLeavesFilesAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes")
+	require.NoError(t, os.WriteFile(path, []byte("mine"), 0o600))
+	_, err := Listen("unix:"+path, nil)
+	require.ErrorContains(t, err, "listen on "+path)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "mine", string(b))
+}
+
 func TestOnlyTheHostMayConnectByVsock(t *testing.T) {
 	assert.True(t, fromHost(&vsock.Addr{ContextID: vsock.Host, Port: 99}))
 	assert.False(t, fromHost(&vsock.Addr{ContextID: vsock.Local, Port: 99}))

@@ -235,6 +235,14 @@ func TestGuestNoticesASilentHost(t *testing.T) {
 	require.EqualError(t, guest.Err(), "heartbeat: nothing heard for 1s")
 }
 
+// A guest with one busy vCPU under emulation answers late, not never.
+func TestDefaultsBearABusyGuest(t *testing.T) {
+	c := Config{}.withDefaults()
+	assert.GreaterOrEqual(t, c.Timeout, 10*c.Interval)
+	assert.Greater(t, muxWriteTimeout, 2*c.Timeout, "the mux would end the session first")
+	assert.Less(t, readyTimeout, c.Handshake/2, "a handshake has time for a second try")
+}
+
 func TestHeartbeatKeepsAnIdleSession(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)

@@ -19,6 +19,11 @@ import (
 // ErrClosed is why a session ended that this side closed.
 var ErrClosed = errors.New("session closed")
 
+// DefaultTimeout is how long a silent peer is borne: longer than a guest that has
+// one busy vCPU under emulation is silent. An agent that is restarted is noticed
+// at once in any case, so what this delays is only the notice of one that isn't.
+const DefaultTimeout = 10 * time.Second
+
 // Config sets up one end of sessions. The zero value is ready to use.
 type Config struct {
 	// Log gets what is worth knowing. Default: nothing is logged.
@@ -28,7 +33,7 @@ type Config struct {
 	// Interval is the time between a host's heartbeats. Default: 1 s. It must be
 	// well below the guest's Timeout.
 	Interval time.Duration
-	// Timeout is how long a silent peer is borne. Default: 3 s.
+	// Timeout is how long a silent peer is borne. Default: [DefaultTimeout].
 	Timeout time.Duration
 	// Handshake bounds a handshake. Default: 30 s.
 	Handshake time.Duration
@@ -49,7 +54,7 @@ func (c Config) withDefaults() Config {
 	for _, d := range []struct {
 		p   *time.Duration
 		def time.Duration
-	}{{&c.Interval, time.Second}, {&c.Timeout, 3 * time.Second}, {&c.Handshake, 30 * time.Second}} {
+	}{{&c.Interval, time.Second}, {&c.Timeout, DefaultTimeout}, {&c.Handshake, 30 * time.Second}} {
 		if *d.p <= 0 {
 			*d.p = d.def
 		}
