@@ -20,8 +20,10 @@ const defaultMTU = 1500
 
 // Release takes a vNIC from its pod. With keep it is moved back to the first
 // namespace, named by [vnic.ID.LinkName], down and without any trace of the
-// pod; else it is set down where it is, to be unplugged. Either way the agent
-// forgets it. It succeeds when the pod, its namespace or the vNIC is gone.
+// pod. Without, it is left to the unplug, which is under way or follows and
+// takes it from wherever it is: setting it down before would only cost time.
+// Either way the agent forgets it. It succeeds when the pod, its namespace or
+// the vNIC is gone.
 func (a *Agent) Release(ctx context.Context, m vnic.Move, keep bool) error {
 	if m.Interface == "" {
 		m.Interface = m.ID.LinkName() // not needed, but checked
@@ -31,21 +33,32 @@ func (a *Agent) Release(ctx context.Context, m vnic.Move, keep bool) error {
 		return err
 	}
 	defer release()
-	at, found, err := a.locate(ctx, m, keep)
-	if err == nil && found {
-		err = errors.Join(a.letGo(at, m, keep), at.close())
-	}
-	if err != nil {
-		return fmt.Errorf("release vnic %s from pod %s: %w", m.MAC, m.Netns, err)
+	if keep {
+		if err := a.takeFrom(ctx, m); err != nil {
+			return fmt.Errorf("release vnic %s from pod %s: %w", m.MAC, m.Netns, err)
+		}
 	}
 	a.records.drop(m.MAC)
-	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns), slog.Bool("keep", keep), slog.Bool("found", found))
+	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns), slog.Bool("keep", keep))
 	return failpoint.Hit("guest.released")
+}
+
+// takeFrom brings a vNIC home, if it is anywhere.
+func (a *Agent) takeFrom(ctx context.Context, m vnic.Move) error {
+	at, found, err := a.locate(ctx, m)
+	if err != nil || !found {
+		return err
+	}
+	err = a.do(at, func(c *rtnl.Conn) error { return a.bringHome(c, at, m) })
+	if errors.Is(err, unix.ENODEV) {
+		err = nil // gone meanwhile
+	}
+	return errors.Join(err, at.close())
 }
 
 // locate finds the vNIC to release: in its pod, in the first namespace, where
 // it was last, or anywhere.
-func (a *Agent) locate(ctx context.Context, m vnic.Move, keep bool) (place, bool, error) {
+func (a *Agent) locate(ctx context.Context, m vnic.Move) (place, bool, error) {
 	r, known := a.records.get(m.MAC)
 	if p, ok, err := a.lookOutside(m.Netns, m.MAC); ok || err != nil {
 		return p, ok, err
@@ -64,7 +77,7 @@ func (a *Agent) locate(ctx context.Context, m vnic.Move, keep bool) (place, bool
 	if p, ok, err := a.search(ctx, m.MAC); ok || err != nil {
 		return p, ok, err
 	}
-	if !known || !keep {
+	if !known {
 		return place{}, false, nil
 	}
 	return a.awaitReturn(ctx, m)
@@ -88,24 +101,6 @@ func (a *Agent) awaitReturn(ctx context.Context, m vnic.Move) (place, bool, erro
 		return p, false, nil
 	}
 	return p, err == nil, err
-}
-
-// letGo sets a vNIC down where it is, or brings it home.
-func (a *Agent) letGo(at place, m vnic.Move, keep bool) error {
-	err := a.do(at, func(c *rtnl.Conn) error {
-		switch {
-		case keep:
-			return a.bringHome(c, at, m)
-		case at.ns == a.home && !at.link.Up:
-			return nil
-		default:
-			return c.Do(rtnl.SetDown(at.link.Index))
-		}
-	})
-	if errors.Is(err, unix.ENODEV) {
-		return nil // gone meanwhile
-	}
-	return err
 }
 
 // bringHome takes all traces of the pod from a vNIC and moves it to the first

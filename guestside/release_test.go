@@ -31,14 +31,16 @@ func holdByProcess(t *testing.T, ns *netnsx.NS) string {
 	return strconv.Itoa(cmd.Process.Pid)
 }
 
-func TestIntegrationReleaseDown(t *testing.T) {
+// TestIntegrationReleaseForgets: what is to be unplugged stays where it is, and
+// the agent doesn't know it any more.
+func TestIntegrationReleaseForgets(t *testing.T) {
 	l := newLab(t)
 	pod := newNS(t)
 	m := order(pod, "10.1.0.2/24")
 	l.plug(m, "ens5")
 	l.attach(m)
 	require.NoError(t, l.Release(l.deadline(), m, false))
-	assert.Contains(t, show(t, pod), "eth0 down")
+	assert.Contains(t, show(t, pod), "eth0 up")
 	assert.Empty(t, l.records.all())
 	require.NoError(t, l.Release(l.deadline(), m, false), "twice")
 }
@@ -175,7 +177,7 @@ func TestIntegrationReleaseCutShort(t *testing.T) {
 	require.NoError(t, err)
 	defer release()
 	cancel()
-	_, _, err = l.locate(ctx, m, false)
+	_, _, err = l.locate(ctx, m)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, "search all network namespaces for vnic "+m.MAC.String())
 }

@@ -537,7 +537,7 @@ type ReleaseRequest struct {
 	Netns     string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
 	Interface string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
 	// Keep the vNIC: move it back to the first namespace, scrubbed and down.
-	// Else it is set down where it is, to be unplugged.
+	// Else it is left to be unplugged, and only forgotten.
 	Keep          bool `protobuf:"varint,5,opt,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
