@@ -25,6 +25,7 @@ type hypervisor struct {
 	slots   int
 	devices map[vnic.ID]*device
 	conns   map[*connection]bool
+	dialErr error         // what the next dial fails with
 	plugErr error         // what the next Plug fails with
 	lose    bool          // the next Plug does its work, and the connection is lost before it answers
 	hold    chan struct{} // Plug waits until it is closed
@@ -48,6 +49,10 @@ func newHypervisor() *hypervisor {
 func (y *hypervisor) dial(context.Context, vnic.VM, *slog.Logger) (backend.VM, error) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
+	if err := y.dialErr; err != nil {
+		y.dialErr = nil
+		return nil, err
+	}
 	if y.dead {
 		return nil, os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/brfuse/brfuse/hostside/internal/guard"
 	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
+	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -28,7 +29,7 @@ type Host struct {
 	links  *port.Links
 	guard  *guard.Guard
 	events *eventQueue
-	ids    keyLock[vnic.ID]
+	ids    keylock.Locks[vnic.ID]
 
 	// life ends with Close. It is the Host's own and belongs to no call: the
 	// connections to the VMs are kept in it.

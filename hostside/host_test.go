@@ -3,6 +3,7 @@ package hostside
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -236,6 +237,23 @@ func TestIntegrationVMGoneAndBack(t *testing.T) {
 	st, err = h.Status(t.Context(), "vm")
 	require.NoError(t, err)
 	assert.Equal(t, VMStatus{Running: true, Version: "7.2.22", Hotplug: "acpi", SlotsUsed: 1, SlotsTotal: 8}, st)
+}
+
+// TestIntegrationConnectionLostWhileMade: that tells nothing about the process,
+// so nobody may take the VM and its devices for gone.
+func TestIntegrationConnectionLostWhileMade(t *testing.T) {
+	h, y, _ := newTestHost(t)
+	p := testPlug()
+	_, err := h.Plug(t.Context(), p)
+	require.NoError(t, err)
+	y.mu.Lock()
+	y.dialErr = fmt.Errorf("read greeting: EOF: %w", vnic.ErrVMGone)
+	y.dropLocked()
+	y.mu.Unlock()
+	ports, err := h.Ports(t.Context(), "vm")
+	require.NoError(t, err)
+	assert.Len(t, ports, 1)
+	requireEvent(t, h, vnic.EventVMUp)
 }
 
 func TestIntegrationRemovalByOthersIsTold(t *testing.T) {

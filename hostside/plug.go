@@ -31,7 +31,7 @@ func (h *Host) Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error) {
 	if err != nil {
 		return vnic.Port{}, fmt.Errorf("plug vnic %s: %w", p.ID, err)
 	}
-	unlock, err := h.ids.lock(ctx, p.ID)
+	unlock, err := h.ids.Lock(ctx, p.ID)
 	if err != nil {
 		return vnic.Port{}, fmt.Errorf("plug vnic %s: %w", p.ID, err)
 	}
@@ -173,7 +173,7 @@ func (h *Host) Unplug(ctx context.Context, vmName string, id vnic.ID) error {
 	if _, err := vnic.ParseID(string(id)); err != nil {
 		return fmt.Errorf("unplug vnic: %w", err)
 	}
-	unlock, err := h.ids.lock(ctx, id)
+	unlock, err := h.ids.Lock(ctx, id)
 	if err == nil {
 		defer unlock()
 		err = h.unplugLocked(ctx, vmName, id)

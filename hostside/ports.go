@@ -1,6 +1,7 @@
 package hostside
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,12 +47,7 @@ func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 			ports = append(ports, vnic.Port{ID: id, Tap: true})
 		}
 	}
-	slices.SortFunc(ports, func(a, b vnic.Port) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(ports, func(a, b vnic.Port) int { return cmp.Compare(a.ID, b.ID) })
 	return ports, nil
 }
 

@@ -90,9 +90,10 @@ func (v *vm) do(ctx context.Context, f func(backend.VM) error) error {
 	return fmt.Errorf("vm %s: its hypervisor ended %d connections, one after the other", v.Name, callTries)
 }
 
-// isGone tells that an attempt failed because no process listens: it ended.
+// isGone tells that an attempt failed because no process listens: it ended. A
+// connection that was made and then lost tells nothing: the next attempt does.
 func isGone(err error) bool {
-	return errors.Is(err, vnic.ErrVMGone) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }
 
 // AddVM registers a VM and connects to its hypervisor process, again and again
@@ -194,13 +195,20 @@ func (h *Host) keep(ctx context.Context, v *vm) {
 
 // away notes why there is no connection, and tells once when the process is gone.
 func (h *Host) away(v *vm, err error, told bool) bool {
-	if isGone(err) {
-		err = fmt.Errorf("%w: %w", vnic.ErrVMGone, err)
+	switch {
+	case isGone(err):
+		if !errors.Is(err, vnic.ErrVMGone) {
+			err = fmt.Errorf("%w: %w", vnic.ErrVMGone, err)
+		}
 		if !told {
 			h.log.Info("vm is gone", "vm", v.Name, "error", err)
 			h.events.send(vnic.Event{Kind: vnic.EventVMGone, VM: v.Name})
 		}
 		told = true
+	case errors.Is(err, vnic.ErrVMGone): // lost at once: not known, callers wait for the next attempt
+		h.log.Info("connection to vm was lost while it was made", "vm", v.Name, "error", err)
+		v.set(nil, nil)
+		return told
 	}
 	v.set(nil, fmt.Errorf("no answer from its hypervisor: %w", err))
 	return told

@@ -15,8 +15,10 @@ import (
 
 // Attach gives a pod a vNIC, and returns when the pod has it with its
 // addresses, or when all is undone. Attaching the same again returns the
-// attachment that there is, also when another call makes it at that moment; a
-// request that differs is a [vnic.ErrConflict]. The error says in which phase
+// attachment that there is, also when another call makes it at that moment. The
+// halves are asked whether its vNIC is still in the pod: if not, since the VM or
+// the pod was restarted just now, it is undone and made anew. A request that
+// differs is a [vnic.ErrConflict]. The error says in which phase
 // and step it failed, and wraps one of package vnic when there is a fit one.
 //
 // When ctx ends, the attach fails and is undone; the undoing has deadlines of
@@ -59,7 +61,7 @@ func (o *Orchestrator) attach(ctx context.Context, req vnic.Request) (vnic.Attac
 // attachOnce attaches under the lock of the key. It returns an attachment that
 // is in the way and could not be undone.
 func (o *Orchestrator) attachOnce(ctx context.Context, req vnic.Request) (a vnic.Attachment, leftover *record, err error) {
-	unlock, err := o.locks.lock(ctx, req.Key)
+	unlock, err := o.locks.Lock(ctx, req.Key)
 	if err != nil {
 		return a, nil, fmt.Errorf("phase requested: wait for another operation on this interface: %w", err)
 	}
@@ -69,7 +71,15 @@ func (o *Orchestrator) attachOnce(ctx context.Context, req vnic.Request) (a vnic
 	case err != nil:
 		return a, nil, fmt.Errorf("phase requested: %w", err)
 	case r != nil && r.Phase == vnic.PhaseReady:
-		return r.Attachment, nil, compare(r.Attachment, req)
+		if err := compare(r.Attachment, req); err != nil {
+			return r.Attachment, nil, err
+		}
+		switch err := o.check(ctx, r); {
+		case r.Phase == vnic.PhaseReady:
+			return r.Attachment, nil, wrap(err, "phase ready: see if the vnic is still there")
+		case err != nil:
+			return a, r, err
+		}
 	case r != nil:
 		if err := o.undo(context.WithoutCancel(ctx), r); err != nil {
 			return a, r, err

@@ -135,7 +135,7 @@ func TestAttachFails(t *testing.T) {
 		},
 		{
 			"agent silent", hang("prepare"),
-			"attach web/eth0 in vm1: phase leased: prepare: no answer within 5s: context deadline exceeded", context.DeadlineExceeded,
+			"attach web/eth0 in vm1: phase leased: prepare: no answer within 10s: context deadline exceeded", context.DeadlineExceeded,
 		},
 		{
 			"no slot", func(r *rig, _ *vnic.Request) { r.world.SetSlots("vm1", 0) },
@@ -234,6 +234,45 @@ func TestAttachAgain(t *testing.T) {
 		a := r.attach("web", "eth0")
 		assert.Equal(r.t, a.ID, r.attach("web", "eth0").ID)
 		assert.Equal(r.t, 1, r.world.Calls("plug"))
+	})
+}
+
+// TestAttachAgainAfterALoss attaches again before the event comes that tells of
+// the loss: what was ready must not pass for it.
+func TestAttachAgainAfterALoss(t *testing.T) {
+	cases := []struct {
+		name string
+		lose func(*rig, vnic.Attachment)
+	}{
+		{"vm restarted", func(r *rig, _ vnic.Attachment) { r.world.Boot("vm1", "web") }},
+		{"pod died and another has its name", func(r *rig, _ vnic.Attachment) {
+			r.world.KillPod("vm1", "web")
+			r.world.StartPod("vm1", "web")
+		}},
+		{"ejected", func(r *rig, a vnic.Attachment) { r.world.Eject("vm1", a.ID) }},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			inRig(t, func(r *rig) {
+				old := r.attach("web", "eth0")
+				r.conn.Notify(func(vnic.Event) {}) // it is under way
+				c.lose(r, old)
+				assert.NotEqual(r.t, old.ID, r.attach("web", "eth0").ID)
+				assert.Equal(r.t, "vm1/web/eth0 ready", r.list())
+				r.consistent()
+			})
+		})
+	}
+}
+
+// TestAttachAgainOfSilentHost: nothing is concluded from silence.
+func TestAttachAgainOfSilentHost(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.attach("web", "eth0")
+		r.world.Hang("ports")
+		_, err := r.orch.Attach(r.t.Context(), request("web", "eth0"))
+		require.EqualError(r.t, err, "attach web/eth0 in vm1: phase ready: see if the vnic is still there: ask host: context deadline exceeded")
+		assert.Equal(r.t, "vm1/web/eth0 ready", r.list())
 	})
 }
 

@@ -71,7 +71,7 @@ type Config struct {
 
 // Deadlines bound single steps. A zero one stands for its default.
 type Deadlines struct {
-	Prepare   time.Duration // default 5 s
+	Prepare   time.Duration // default 10 s, as long as a busy guest's session may be silent
 	Plug      time.Duration // default 15 s
 	Move      time.Duration // default 15 s; a guest that boots is slow to find a device
 	Configure time.Duration // default 10 s
@@ -94,7 +94,7 @@ func (c Config) complete() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &c.Deadlines
-	d.Prepare = cmp.Or(d.Prepare, 5*time.Second)
+	d.Prepare = cmp.Or(d.Prepare, 10*time.Second)
 	d.Plug = cmp.Or(d.Plug, 15*time.Second)
 	d.Move = cmp.Or(d.Move, 15*time.Second)
 	d.Configure = cmp.Or(d.Configure, 10*time.Second)

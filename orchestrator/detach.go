@@ -29,7 +29,7 @@ func (o *Orchestrator) Detach(ctx context.Context, id vnic.ID) (vnic.Attachment,
 	if err != nil || r == nil {
 		return gone, wrap(err, "detach %s", id)
 	}
-	unlock, err := o.locks.lock(ctx, r.key())
+	unlock, err := o.locks.Lock(ctx, r.key())
 	if err != nil {
 		return gone, fmt.Errorf("detach %s: wait for another operation on this interface: %w", describe(r.key()), err)
 	}
@@ -38,6 +38,9 @@ func (o *Orchestrator) Detach(ctx context.Context, id vnic.ID) (vnic.Attachment,
 		return gone, wrap(err, "detach %s", id)
 	}
 	err = o.undo(context.WithoutCancel(ctx), r)
+	if err != nil && r.Phase == vnic.PhaseDetaching {
+		err = fmt.Errorf("%w; it goes on in the background", err)
+	}
 	return r.Attachment, wrap(err, "detach %s", describe(r.key()))
 }
 
@@ -159,7 +162,7 @@ func (o *Orchestrator) locked(ctx context.Context, id vnic.ID, fn func(*record) 
 	if err != nil || r == nil {
 		return err
 	}
-	unlock, err := o.locks.lock(ctx, r.key())
+	unlock, err := o.locks.Lock(ctx, r.key())
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func TestDetachFails(t *testing.T) {
 		a := r.attach("web", "eth0")
 		r.world.Hang("unplug")
 		got, err := r.orch.Detach(r.t.Context(), a.ID)
-		require.EqualError(r.t, err, "detach web/eth0 in vm1: unplug: no answer within 20s: context deadline exceeded")
+		require.EqualError(r.t, err, "detach web/eth0 in vm1: unplug: no answer within 20s: context deadline exceeded; it goes on in the background")
 		assert.Equal(r.t, vnic.PhaseDetaching, got.Phase)
 		r.world.Fail("unplug", nil)
 		r.settleDown()
@@ -116,11 +116,24 @@ func TestUndoPauses(t *testing.T) {
 		a := r.attach("web", "eth0")
 		r.world.Fail("unplug", errBoom)
 		_, err := r.orch.Detach(r.t.Context(), a.ID)
-		require.EqualError(r.t, err, "detach web/eth0 in vm1: unplug: boom")
+		require.EqualError(r.t, err, "detach web/eth0 in vm1: unplug: boom; it goes on in the background")
 		r.settleDown()
 		assert.Equal(r.t, 10, r.world.Calls("unplug"), "at once, then after 0.2, 0.4, 0.8 ... s")
 		r.world.Fail("unplug", nil)
 		r.orch.Notify(vnic.Event{Kind: vnic.EventVMUp, VM: "vm1"})
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// TestReturnedOfForgetfulAgent: an agent that was just restarted tells of a vNIC
+// by its MAC alone.
+func TestReturnedOfForgetfulAgent(t *testing.T) {
+	inRig(t, func(r *rig) {
+		a := r.attach("web", "eth0")
+		r.conn.Notify(func(vnic.Event) {})
+		r.world.KillPod("vm1", "web")
+		r.orch.Notify(vnic.Event{Kind: vnic.EventReturned, VM: "vm1", MAC: a.MAC})
 		synctest.Wait()
 		r.nothingLeft()
 	})

@@ -42,7 +42,8 @@ func (s *vmStates) usable(vm string) error {
 // from it is done in the background. Events of one VM have to come in their
 // order.
 //
-// A VM or an agent that came up is reconciled. A VM that is gone, a vNIC that
+// A VM or an agent that came up is reconciled, and a VM whose agent does not know
+// the vNIC that it tells of. A VM that is gone, a vNIC that
 // was unplugged by another, and one whose pod died are released. The guest is
 // not trusted: a returned vNIC has to be one of that very VM.
 func (o *Orchestrator) Notify(ev vnic.Event) {
@@ -55,6 +56,10 @@ func (o *Orchestrator) Notify(ev vnic.Event) {
 	case vnic.EventAgentUp:
 		o.reconcileSoon(ev.VM)
 	case vnic.EventRemoved, vnic.EventReturned:
+		if ev.ID == "" { // of an agent that was restarted and has not been told yet
+			o.reconcileSoon(ev.VM)
+			return
+		}
 		o.queue.add(fmt.Sprintf("%s %s %s %s", ev.Kind, ev.VM, ev.ID, ev.MAC), func(ctx context.Context) error {
 			return o.lost(ctx, ev)
 		})

@@ -19,8 +19,8 @@ type finding struct {
 }
 
 // GC finds devices and taps of no attachment, leases of no attachment, and
-// attachments that are stuck or whose VM is unknown; and removes them unless
-// dryRun. It returns one line for each, such as "tap brf0123456789 of no
+// attachments that are stuck, have lost their device or tap, or whose VM is
+// unknown; and removes them unless dryRun. It returns one line for each, such as "tap brf0123456789 of no
 // attachment". Attachments on which an operation runs are left alone.
 func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 	ctx, done, err := o.begin(ctx)
@@ -32,7 +32,7 @@ func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 	if hostErr != nil {
 		hostErr = fmt.Errorf("%w; the host was left out", hostErr)
 	}
-	found, err := o.findings(ctx, ports)
+	found, err := o.findings(ctx, ports, hostErr == nil)
 	if err != nil {
 		return nil, fmt.Errorf("collect garbage: %w", err)
 	}
@@ -53,7 +53,7 @@ func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 	return lines, wrap(errors.Join(errs...), "collect garbage")
 }
 
-func (o *Orchestrator) findings(ctx context.Context, ports []vnic.Port) ([]finding, error) {
+func (o *Orchestrator) findings(ctx context.Context, ports []vnic.Port, asked bool) ([]finding, error) {
 	var list []vnic.Attachment
 	var leases []finding
 	vms, known := map[string]bool{}, map[vnic.ID]bool{}
@@ -78,7 +78,11 @@ func (o *Orchestrator) findings(ctx context.Context, ports []vnic.Port) ([]findi
 		return nil, err
 	}
 	lost, err := o.strayAttachments(ctx, list, vms)
-	return slices.Concat(o.strayPorts(known, ports), leases, lost), err
+	if err != nil || !asked {
+		return slices.Concat(leases, lost), err
+	}
+	broken, err := o.brokenAttachments(ctx, list, vms, ports)
+	return slices.Concat(o.strayPorts(known, ports), leases, lost, broken), err
 }
 
 func (o *Orchestrator) strayPorts(known map[vnic.ID]bool, ports []vnic.Port) []finding {
@@ -167,7 +171,7 @@ func (o *Orchestrator) strayAttachments(ctx context.Context, list []vnic.Attachm
 
 // stuck returns the attachment if it is unfinished and no operation runs on it.
 func (o *Orchestrator) stuck(ctx context.Context, a vnic.Attachment) (*record, error) {
-	unlock, ok := o.locks.tryLock(a.Request.Key)
+	unlock, ok := o.locks.TryLock(a.Request.Key)
 	if !ok {
 		return nil, nil
 	}
@@ -177,4 +181,45 @@ func (o *Orchestrator) stuck(ctx context.Context, a vnic.Attachment) (*record, e
 		return nil, err
 	}
 	return r, nil
+}
+
+// brokenAttachments finds those that are ready, and whose device or tap is gone.
+func (o *Orchestrator) brokenAttachments(ctx context.Context, list []vnic.Attachment, vms map[string]bool, ports []vnic.Port) ([]finding, error) {
+	whole := map[vnic.ID]bool{}
+	for _, p := range ports {
+		whole[p.ID] = p.Plug && p.Tap
+	}
+	var found []finding
+	for _, a := range list {
+		if a.Phase != vnic.PhaseReady || whole[a.ID] || !vms[a.Request.VM] {
+			continue
+		}
+		broken, err := o.broken(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		if broken {
+			found = append(found, finding{
+				fmt.Sprintf("attachment %s (%s) without its device or tap", a.ID, describe(a.Request.Key)),
+				func(ctx context.Context) error {
+					return o.locked(ctx, a.ID, func(r *record) error { return o.check(ctx, r) })
+				},
+			})
+		}
+	}
+	return found, nil
+}
+
+// broken asks again: what was ready before, and is ready afterwards, has to be
+// in the host's answer.
+func (o *Orchestrator) broken(ctx context.Context, a vnic.Attachment) (bool, error) {
+	ports, err := o.ports(ctx, a.Request.VM)
+	if errors.Is(err, vnic.ErrUnknownVM) {
+		return false, nil // just removed, or not yet known to the host half
+	}
+	if err != nil || slices.ContainsFunc(ports, func(p vnic.Port) bool { return p.ID == a.ID && p.Plug && p.Tap }) {
+		return false, err
+	}
+	r, err := o.read(ctx, a.ID)
+	return r != nil && r.Phase == vnic.PhaseReady, err
 }

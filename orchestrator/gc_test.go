@@ -107,6 +107,24 @@ func TestGCLeavesTheRunningAlone(t *testing.T) {
 	}
 }
 
+// TestGCBroken has a tap be deleted by hand, of which no event tells.
+func TestGCBroken(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.attach("db", "eth0")
+		a := r.attach("web", "eth0")
+		r.world.DeleteTap(a.ID)
+		want := []string{"attachment " + string(a.ID) + " (web/eth0 in vm1) without its device or tap"}
+		got, err := r.orch.GC(r.t.Context(), true)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, want, got)
+		got, err = r.orch.GC(r.t.Context(), false)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, want, got)
+		assert.Equal(r.t, "vm1/db/eth0 ready", r.list())
+		r.consistent()
+	})
+}
+
 func TestGCWithoutHost(t *testing.T) {
 	inRig(t, func(r *rig) {
 		r.litterStore(r.t)

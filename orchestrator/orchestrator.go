@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/orchestrator/ipam"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
@@ -19,8 +20,8 @@ type Orchestrator struct {
 	log   *slog.Logger
 	pool  *ipam.Pool
 	queue *queue
-	locks keyLocks[vnic.Key] // of attachments
-	names keyLocks[string]   // of networks and VMs, by their keys in the store
+	locks keylock.Locks[vnic.Key] // of attachments
+	names keylock.Locks[string]   // of networks and VMs, by their keys in the store
 	seen  vmStates
 
 	life context.Context // ends when Close begins
@@ -130,7 +131,7 @@ func (o *Orchestrator) undoSoon(id vnic.ID) {
 
 // named runs fn under the lock of a network or VM.
 func (o *Orchestrator) named(ctx context.Context, name string, fn func() error) error {
-	unlock, err := o.names.lock(ctx, name)
+	unlock, err := o.names.Lock(ctx, name)
 	if err != nil {
 		return fmt.Errorf("wait for another operation on it: %w", err)
 	}

@@ -146,6 +146,19 @@ func (o *Orchestrator) settle(ctx context.Context, old record, t truth) error {
 	return wrap(err, "attachment %s", old.ID)
 }
 
+// check is verify for who has not asked the halves. It leaves r in phase ready
+// when all is well or nothing could be learned.
+func (o *Orchestrator) check(ctx context.Context, r *record) error {
+	if r.Phase != vnic.PhaseReady || o.seen.usable(r.Request.VM) != nil {
+		return o.undo(context.WithoutCancel(ctx), r)
+	}
+	t, err := o.ask(ctx, r.Request.VM)
+	if err != nil {
+		return err
+	}
+	return o.verify(context.WithoutCancel(ctx), r, t)
+}
+
 // verify keeps a ready attachment whose vNIC is where it belongs, and undoes any
 // other.
 func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {

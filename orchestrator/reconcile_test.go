@@ -137,6 +137,18 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestVMRestartedFast has a hypervisor be replaced so fast that nobody saw it
+// gone: the host half tells of a connection that was made again, no more.
+func TestVMRestartedFast(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.attach("web", "eth0")
+		r.world.Boot("vm1", "web")
+		synctest.Wait()
+		r.nothingLeft()
+		r.attach("web", "eth0")
+	})
+}
+
 // TestRestartTellsGuest has daemon and agent restart: the agent, which has
 // forgotten all, is told again and so notices when the pod dies.
 func TestRestartTellsGuest(t *testing.T) {

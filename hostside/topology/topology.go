@@ -79,7 +79,7 @@ const (
 func (l Layout) Notes() []string {
 	cpus := (l.Slots*vectorsPerVNIC + l.Bridges + vectorsPerCPU - 1) / vectorsPerCPU
 	notes := []string{
-		fmt.Sprintf("%d hotplug slots on %d bridges; %d of about 29 device numbers of pcie.0 are taken.", l.Slots, l.Bridges, l.Bridges+1),
+		fmt.Sprintf("%d hotplug slots on %d bridge(s); %d of about 29 device numbers of pcie.0 are taken.", l.Slots, l.Bridges, l.Bridges+1),
 		"Needs -M q35 of version 6.1 or newer with its default ACPI hotplug; native hotplug takes over 5 s for an unplug.",
 		fmt.Sprintf("Costs about %d ms at boot, measured under software emulation, and %d KiB of QEMU's memory.", 50*l.Bridges, 190*l.Bridges),
 		fmt.Sprintf("Vectors of their own for all vNICs of one queue pair take about %d vCPUs; with fewer, some share (248 ran on 2).", cpus),

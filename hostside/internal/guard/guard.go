@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,12 +149,7 @@ func (g *Guard) RemoveNetwork(_ context.Context, name string) error {
 func (g *Guard) Ports() []Port {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.SortedFunc(maps.Values(g.ports), func(a, b Port) int {
-		if a.Tap < b.Tap {
-			return -1
-		}
-		return 1
-	})
+	return slices.SortedFunc(maps.Values(g.ports), func(a, b Port) int { return cmp.Compare(a.Tap, b.Tap) })
 }
 
 // applyLocked replaces both tables by what g says, in one transaction, and

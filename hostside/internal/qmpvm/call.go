@@ -100,6 +100,9 @@ func (call *Call) Wait(ctx context.Context) (json.RawMessage, error) {
 	if err := call.conn.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", call.name, err)
 	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%s: await reply: %w: qemu may be stopped", call.name, context.Cause(ctx))
+	}
 	return nil, fmt.Errorf("%s: await reply: %w", call.name, context.Cause(ctx))
 }
 

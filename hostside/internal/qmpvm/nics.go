@@ -6,6 +6,7 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -22,47 +23,24 @@ type nic struct {
 // also holds who waits for a removal, and one lock an ID. It is safe for
 // concurrent use.
 type nics struct {
+	locks keylock.Locks[vnic.ID]
+
 	mu    sync.Mutex // guards what follows
 	known map[vnic.ID]nic
 	waits map[vnic.ID]chan error
-	locks map[vnic.ID]*idLock
-}
-
-// idLock lets one operation on an ID run at a time.
-type idLock struct {
-	token chan struct{} // holds a token while somebody has the lock
-	users int
 }
 
 func newNICs() *nics {
-	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]chan error{}, locks: map[vnic.ID]*idLock{}}
+	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]chan error{}}
 }
 
 // lock waits until no other operation on id is under way.
 func (n *nics) lock(ctx context.Context, id vnic.ID) (unlock func(), err error) {
-	n.mu.Lock()
-	l, ok := n.locks[id]
-	if !ok {
-		l = &idLock{token: make(chan struct{}, 1)}
-		n.locks[id] = l
+	unlock, err = n.locks.Lock(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("await another operation on vnic %s: %w", id, err)
 	}
-	l.users++
-	n.mu.Unlock()
-	select {
-	case l.token <- struct{}{}:
-		return func() { <-l.token; n.unuse(id, l) }, nil
-	case <-ctx.Done():
-		n.unuse(id, l)
-		return nil, fmt.Errorf("await another operation on vnic %s: %w", id, context.Cause(ctx))
-	}
-}
-
-func (n *nics) unuse(id vnic.ID, l *idLock) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if l.users--; l.users == 0 {
-		delete(n.locks, id)
-	}
+	return unlock, nil
 }
 
 func (n *nics) get(id vnic.ID) (nic, bool) {

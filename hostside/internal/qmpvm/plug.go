@@ -195,7 +195,7 @@ func (v *VM) dropFiles(ctx context.Context, names []string) {
 		queries[i] = &query{cmd: "closefd", args: args{"fdname": name}, into: &struct{}{}}
 	}
 	if err := v.conn.ask(ctx, queries...); err != nil {
-		v.log.Debug("descriptors stay in QEMU until the connection ends", "err", err)
+		v.log.Debug("descriptors stay in QEMU until the connection ends", "error", err)
 	}
 }
 
@@ -208,7 +208,7 @@ func (v *VM) addDevice(ctx context.Context, n backend.NIC, s *slot) (*slot, erro
 		if err = v.run(ctx, "device_add", deviceArgs(n, s)); !slotUnusable(err) && !guestBusy(err) {
 			return s, err
 		}
-		v.log.Info("slot refused, trying another", "id", n.ID, "slot", s.String(), "err", err)
+		v.log.Info("slot refused, trying another", "id", n.ID, "slot", s.String(), "error", err)
 		v.slots.refused(s)
 		if e := v.refresh(ctx); e != nil {
 			return nil, e

@@ -59,12 +59,18 @@ func (c *Conn) ask(ctx context.Context, queries ...*query) error {
 }
 
 func (c *Conn) askSome(ctx context.Context, queries []*query) error {
-	calls := make([]*Call, len(queries))
-	for i, q := range queries {
-		var err error
-		if calls[i], err = c.Start(ctx, qmp.Command{Execute: q.cmd, Args: q.args}); err != nil {
+	var calls []*Call
+	defer func() { // after an error nobody waits for the others
+		for _, call := range calls {
+			call.forget()
+		}
+	}()
+	for _, q := range queries {
+		call, err := c.Start(ctx, qmp.Command{Execute: q.cmd, Args: q.args})
+		if err != nil {
 			return err
 		}
+		calls = append(calls, call)
 	}
 	for i, q := range queries {
 		value, err := calls[i].Wait(ctx)

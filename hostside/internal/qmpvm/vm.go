@@ -79,9 +79,11 @@ func (v *VM) refresh(ctx context.Context) error {
 	return nil
 }
 
-// Status implements [backend.VM].
-func (v *VM) Status(context.Context) (backend.Status, error) {
-	if err := v.conn.Err(); err != nil {
+// Status implements [backend.VM]. The slots are known; QEMU is asked to see
+// that it answers.
+func (v *VM) Status(ctx context.Context) (backend.Status, error) {
+	var devices []property
+	if err := v.conn.ask(ctx, qomList(peripheral, &devices)); err != nil {
 		return backend.Status{}, fmt.Errorf("status of vm %s: %w", v.name, err)
 	}
 	s := backend.Status{Version: v.conn.Version().String(), Hotplug: backend.HotplugNative}
@@ -163,7 +165,7 @@ func (v *VM) afterRemoval(id vnic.ID) {
 	defer cancel()
 	unlock, err := v.nics.lock(ctx, id)
 	if err != nil {
-		v.log.Warn("backend stays after a removal", "id", id, "err", err)
+		v.log.Warn("backend stays after a removal", "id", id, "error", err)
 		return
 	}
 	defer unlock()
@@ -171,7 +173,7 @@ func (v *VM) afterRemoval(id vnic.ID) {
 		return // plugged again meanwhile, with a backend of its own
 	}
 	if err := v.deleteNetdev(ctx, id); err != nil {
-		v.log.Warn("backend stays after a removal", "id", id, "err", err)
+		v.log.Warn("backend stays after a removal", "id", id, "error", err)
 	}
 	v.events.push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
 }

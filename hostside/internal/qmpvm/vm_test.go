@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -210,6 +212,35 @@ func TestUnplugThatIsGivenUpEndsLater(t *testing.T) {
 	assert.Empty(t, m.String(), "the backend is gone too")
 }
 
+// TestSilentQEMU: one that is stopped answers nothing, and what was asked of it
+// costs no memory.
+func TestSilentQEMU(t *testing.T) {
+	m := qmptest.NewMachine(1, 0)
+	var silent atomic.Bool
+	s := qmptest.NewServer(t, func(c *qmptest.Client, r qmptest.Request) {
+		if !silent.Load() {
+			m.Handle(c, r)
+		}
+	})
+	v, err := Dial(t.Context(), vnic.VM{Name: "vm1", QMP: s.Path}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer v.Close()
+	silent.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = v.Status(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "status of vm vm1: ")
+	require.ErrorContains(t, err, "qemu may be stopped")
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = v.List(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	v.conn.mu.Lock()
+	defer v.conn.mu.Unlock()
+	assert.Empty(t, v.conn.pending)
+}
+
 func TestVMGoneWhileWaiting(t *testing.T) {
 	m := qmptest.NewMachine(3, 1)
 	m.Put(idA.DeviceID(), "br0", 1, macA, idA.NetdevID())
@@ -250,5 +281,9 @@ func TestDialErrors(t *testing.T) {
 			assert.ErrorContains(t, err, c.says)
 		})
 	}
+	_, err = Dial(t.Context(), vnic.VM{Name: "vm1", QMP: dir + "/none"}, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, err, os.ErrNotExist, "the host half tells by this that the process is not there")
+	_, err = Dial(t.Context(), vnic.VM{Name: "vm1", QMP: stale.Path}, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	assert.ErrorContains(t, dialError("/p", &os.PathError{Err: os.ErrPermission}), "dial qmp /p: give the daemon's user write access")
 }
