@@ -16,8 +16,8 @@ func (a *app) gc() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what belongs to no attachment",
-		Long: `gc compares the store, the hypervisors, the host's links and the guests' links,
-and removes what belongs to no attachment. brfused does so by itself whenever it
+		Long: `gc compares the store, the hypervisors and the host's links, and removes what
+belongs to no attachment, and attachments that have lost what belongs to them. brfused does so by itself whenever it
 starts or a VM or agent comes back; gc shows that nothing is left.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {

@@ -101,7 +101,7 @@ the daemon on the hypervisor.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", socket, "unix socket of brfused; environment: "+SocketEnv)
 	flags.StringVarP(&a.output, "output", "o", "table", "output: table or json")
-	flags.DurationVar(&a.timeout, "timeout", time.Minute, "give up after this time")
+	flags.DurationVar(&a.timeout, "timeout", 2*time.Minute, "give up after this time")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, c.CommandPath())
 	})

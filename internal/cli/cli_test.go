@@ -57,7 +57,7 @@ func serve(t *testing.T, cleanup func(func()), socket string) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "unix", socket)
 	require.NoError(t, err)
-	srv := daemon.NewServer(slog.New(slog.DiscardHandler), orch, prober{})
+	srv := daemon.NewServer(t.Context(), slog.New(slog.DiscardHandler), orch, prober{})
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	cleanup(func() {

@@ -33,16 +33,19 @@ const stopLimit = 10 * time.Second
 // Run serves until ctx ends. Attachments stay: they belong to their pods, not
 // to the daemon.
 func Run(ctx context.Context, cfg Config) error {
+	// The socket first: a daemon beside another one would take its taps for
+	// garbage. Callers wait until it is served.
+	l, err := listen(ctx, cfg.Socket, cfg.Group)
+	if err != nil {
+		return err
+	}
+	defer l.Close() // the server has closed it, unless the parts could not be made
 	p, err := newParts(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	l, err := listen(ctx, cfg.Socket, cfg.Group)
-	if err != nil {
-		return err
-	}
-	srv := NewServer(cfg.Log, p.orch, p)
+	srv := NewServer(ctx, cfg.Log, p.orch, p)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	cfg.Log.Info("serving", "socket", cfg.Socket, "state", cfg.State)
@@ -67,10 +70,10 @@ func listen(ctx context.Context, path, group string) (net.Listener, error) {
 	var d net.Dialer
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {
 		c.Close()
-		return nil, fmt.Errorf("listen on %s: another brfused answers there", path)
+		return nil, fmt.Errorf("listen on %s: another brfused answers there: stop that one first", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
+	if err := removeStale(path); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	old := unix.Umask(0o177) // nobody connects before the group is set
 	var lc net.ListenConfig
@@ -86,6 +89,20 @@ func listen(ctx context.Context, path, group string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// removeStale removes a socket that nobody listens at, and nothing else.
+func removeStale(path string) error {
+	fi, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case fi.Mode().Type() != fs.ModeSocket:
+		return errors.New("there is a file that is no socket: remove it, or name another by --socket")
+	}
+	return os.Remove(path)
 }
 
 func grant(path, group string) error {

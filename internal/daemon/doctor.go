@@ -32,8 +32,8 @@ func (p *parts) Doctor(ctx context.Context) []*brfusev1.Check {
 	if err != nil {
 		return append(checks, &brfusev1.Check{Name: "store", Status: statusFail, Detail: err.Error()})
 	}
-	for _, vm := range vms {
-		checks = append(checks, checkVM(p.VMState(ctx, vm))...)
+	for _, m := range states(ctx, p, vms) {
+		checks = append(checks, checkVM(m)...)
 	}
 	findings, err := p.orch.GC(ctx, true)
 	switch {
@@ -88,6 +88,12 @@ func checkBridgeFilter() *brfusev1.Check {
 
 func checkVM(m *brfusev1.VM) []*brfusev1.Check {
 	name := "vm " + m.GetName()
+	if m.GetState() == "silent" {
+		return []*brfusev1.Check{{
+			Name: name, Status: statusFail, Detail: "QEMU is there and does not answer on " + m.GetQmp(),
+			Remedy: "see if it is stopped, hangs, or serves another client on that socket",
+		}}
+	}
 	if m.GetState() != "running" {
 		return []*brfusev1.Check{{Name: name, Status: statusFail, Detail: "QEMU does not answer on " + m.GetQmp(), Remedy: "start the vm, or `brfuse vm rm " + m.GetName() + "`"}}
 	}

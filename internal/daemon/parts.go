@@ -125,7 +125,16 @@ func (p *parts) AddVM(ctx context.Context, vm vnic.VM) error {
 
 // RemoveVM makes both halves forget a VM. It implements [orchestrator.VMs].
 func (p *parts) RemoveVM(ctx context.Context, name string) error {
-	return errors.Join(p.links.RemoveVM(ctx, name), p.host.RemoveVM(ctx, name))
+	return errors.Join(known(p.links.RemoveVM(ctx, name)), known(p.host.RemoveVM(ctx, name)))
+}
+
+// known is err, but that a half doesn't know a VM: it must not hide what else
+// went wrong with the other half.
+func known(err error) error {
+	if errors.Is(err, vnic.ErrUnknownVM) {
+		return nil
+	}
+	return err
 }
 
 // stateLimit bounds how long listing VMs waits for one that is silent.
@@ -136,11 +145,24 @@ func (p *parts) VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM {
 	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
 	m := &brfusev1.VM{Name: vm.Name, Qmp: vm.QMP, Channel: vm.Channel, State: "gone", Agent: "absent"}
-	if st, err := p.host.Status(ctx, vm.Name); err == nil && st.Running {
+	var info guestlink.AgentInfo
+	var agentErr error
+	asked := make(chan struct{})
+	go func() { // a hypervisor that is silent doesn't use up the agent's time
+		defer close(asked)
+		info, agentErr = p.links.Info(ctx, vm.Name)
+	}()
+	switch st, err := p.host.Status(ctx, vm.Name); {
+	case err != nil && !errors.Is(err, vnic.ErrUnknownVM):
+		p.log.Debug("state of vm", "vm", vm.Name, "error", err)
+		m.State = "silent"
+	case st.Running:
 		m.State, m.QemuVersion, m.Hotplug = "running", st.Version, st.Hotplug
 		m.SlotsUsed, m.SlotsTotal = clampUint32(st.SlotsUsed), clampUint32(st.SlotsTotal)
+	case err == nil:
+		cancel() // gone, and its agent too
 	}
-	if info, err := p.links.Info(ctx, vm.Name); err == nil {
+	if <-asked; agentErr == nil {
 		m.Agent, m.AgentVersion = "connected", info.Version
 	}
 	return m

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,9 +34,20 @@ type Prober interface {
 	Doctor(ctx context.Context) []*brfusev1.Check
 }
 
-// NewServer returns a server of the public API.
-func NewServer(log *slog.Logger, orch *orchestrator.Orchestrator, vms Prober) *grpc.Server {
-	srv := grpc.NewServer(grpc.UnaryInterceptor(intercept(log)), grpc.StreamInterceptor(interceptStream()))
+// Limits of the server. A request is some hundred bytes.
+const (
+	maxRequest = 1 << 20 // bytes
+	maxCalls   = 256     // at once, of one client
+)
+
+// NewServer returns a server of the public API. When ctx ends, so do the
+// streams, which a graceful stop would wait for; other calls go on. Its Stop
+// waits for the calls that it cancels.
+func NewServer(ctx context.Context, log *slog.Logger, orch *orchestrator.Orchestrator, vms Prober) *grpc.Server {
+	srv := grpc.NewServer(
+		grpc.UnaryInterceptor(intercept(log)), grpc.StreamInterceptor(interceptStream(ctx)),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxCalls), grpc.WaitForHandlers(true),
+	)
 	brfusev1.RegisterBrfuseServer(srv, &server{orch: orch, vms: vms})
 	return srv
 }
@@ -63,14 +76,39 @@ func (s *server) ListVMs(ctx context.Context, _ *brfusev1.ListVMsRequest) (*brfu
 		return nil, err
 	}
 	res := &brfusev1.ListVMsResponse{}
-	for _, vm := range vms {
-		m, err := s.vm(ctx, vm)
-		if err != nil {
-			return nil, err
-		}
+	attachments := map[string]int{}
+	list, err := s.orch.List(ctx, orchestrator.Filter{})
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range list {
+		attachments[a.Request.VM]++
+	}
+	for _, m := range states(ctx, s.vms, vms) {
+		m.Attachments = clampUint32(attachments[m.GetName()])
 		res.Vms = append(res.Vms, m)
 	}
 	return res, nil
+}
+
+// maxProbes bounds how many VMs are asked at once.
+const maxProbes = 32
+
+// states asks for the states of VMs, many at once: each that is silent costs
+// seconds.
+func states(ctx context.Context, p Prober, vms []vnic.VM) []*brfusev1.VM {
+	list := make([]*brfusev1.VM, len(vms))
+	room := make(chan struct{}, maxProbes)
+	var wg sync.WaitGroup
+	for i, vm := range vms {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			list[i] = p.VMState(ctx, vm)
+		})
+	}
+	wg.Wait()
+	return list
 }
 
 func (s *server) RemoveVM(ctx context.Context, req *brfusev1.RemoveVMRequest) (*brfusev1.RemoveVMResponse, error) {
@@ -152,13 +190,19 @@ func (s *server) Detach(ctx context.Context, req *brfusev1.DetachRequest) (*brfu
 	if err != nil {
 		return nil, err
 	}
-	res := &brfusev1.DetachResponse{}
-	for _, id := range ids {
-		a, err := s.orch.Detach(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		res.Detached = append(res.Detached, attachmentToProto(a))
+	// All at once: one that fails, or takes long, doesn't keep the others from it.
+	res := &brfusev1.DetachResponse{Detached: make([]*brfusev1.Attachment, len(ids))}
+	errs := make([]error, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() {
+			a, err := s.orch.Detach(ctx, id)
+			res.Detached[i], errs[i] = attachmentToProto(a), err
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return res, nil
 }
@@ -270,14 +314,34 @@ func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
 	}
 }
 
-func interceptStream() grpc.StreamServerInterceptor {
+// interceptStream gives a stream's error a code, and ends the stream with life.
+func interceptStream(life context.Context) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		return encode(handler(srv, ss))
+		ctx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		err := handler(srv, &stream{ss, ctx})
+		if err != nil && life.Err() != nil {
+			return status.Error(codes.Unavailable, "brfused is stopping")
+		}
+		return encode(err)
 	}
 }
 
-// encode leaves a status as it is: gRPC's own errors have one already.
+// stream is a stream with another context.
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // as ServerStream has one
+}
+
+// Context implements [grpc.ServerStream].
+func (s *stream) Context() context.Context { return s.ctx }
+
+// encode gives an error its code. Errors of gRPC's own have one already.
 func encode(err error) error {
+	if vnic.CodeOf(err) != "" {
+		return rpcerr.Encode(err)
+	}
 	if st, ok := status.FromError(err); ok && st.Code() != codes.Unknown {
 		return err
 	}

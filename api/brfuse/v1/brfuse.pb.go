@@ -32,7 +32,7 @@ type VM struct {
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Qmp     string                 `protobuf:"bytes,2,opt,name=qmp,proto3" json:"qmp,omitempty"`
 	Channel string                 `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
-	// "running" or "gone".
+	// "running", "gone", or "silent": it is there and does not answer.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	// "connected" or "absent".
 	Agent        string `protobuf:"bytes,5,opt,name=agent,proto3" json:"agent,omitempty"`
