@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
-	"github.com/brfuse/brfuse/integration/internal/site"
+	"github.com/brfuse/brfuse/integration/site"
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/brfuse/brfuse/integration/internal/site"
+	"github.com/brfuse/brfuse/integration/site"
 )
 
 // TestIntegrationHostilePod has root in a pod do to its vNIC what it can. Others

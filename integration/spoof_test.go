@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/brfuse/brfuse/integration/internal/site"
+	"github.com/brfuse/brfuse/integration/site"
 	"github.com/brfuse/brfuse/integration/vmlab"
 	"github.com/brfuse/brfuse/internal/frametest"
 	"github.com/brfuse/brfuse/vnic"

@@ -43,7 +43,7 @@ func (r *rig) memory(ctx context.Context) (m memory, err error) {
 	if err != nil {
 		return m, err
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.fused.PID()))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.site.DaemonPID()))
 	if err != nil {
 		return m, err
 	}

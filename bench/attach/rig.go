@@ -11,6 +11,7 @@ import (
 	"github.com/brfuse/brfuse/bench/internal/echo"
 	"github.com/brfuse/brfuse/bench/internal/floor"
 	"github.com/brfuse/brfuse/bench/internal/fused"
+	"github.com/brfuse/brfuse/integration/site"
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
@@ -24,7 +25,7 @@ const (
 type rig struct {
 	lab   *vmlab.Lab
 	dir   string
-	net   *vmlab.NetNS
+	site  *site.Site
 	vm    *vmlab.VM
 	agent *vmlab.GuestProcess
 	ping  *echo.Pinger
@@ -48,27 +49,30 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 	if r.dir, err = os.MkdirTemp("", "brfuse-bench"); err != nil {
 		return err
 	}
-	if r.net, err = vmlab.NewNetNS(ctx); err != nil {
-		return err
-	}
-	if r.ping, err = echo.New(r.net.NS()); err != nil {
-		return err
-	}
-	brfused, err := r.lab.GoBuild(ctx, "./cmd/brfused")
+	prog, err := r.lab.GoBuild(ctx, floor.Source)
 	if err != nil {
+		return err
+	}
+	r.site, err = site.New(ctx, r.lab, site.Options{
+		Dir: r.dir, LogLevel: "info", Image: vmlab.Image{Files: map[string]string{floor.Program: prog}},
+	})
+	if err != nil {
+		return err
+	}
+	if r.ping, err = echo.New(r.site.Net.NS()); err != nil {
 		return err
 	}
 	if err := r.boot(ctx, cpus); err != nil {
 		return err
 	}
-	r.fused, err = fused.Start(ctx, fused.Config{
-		Net: r.net, Dir: r.dir, Brfused: brfused,
-		Subnets: []netip.Prefix{netip.MustParsePrefix("10.232.0.0/16"), netip.MustParsePrefix("fd00:232::/64")},
-	}, r.vm)
+	if err := r.site.StartDaemon(ctx); err != nil {
+		return err
+	}
+	r.fused, err = fused.New(ctx, r.site, r.vm, netip.MustParsePrefix("10.232.0.0/16"), netip.MustParsePrefix("fd00:232::/64"))
 	if err != nil {
 		return err
 	}
-	if r.agent, err = r.vm.Find(ctx, filepath.Base(fused.AgentPath)); err != nil {
+	if r.agent, err = r.vm.Find(ctx, filepath.Base(site.AgentPath)); err != nil {
 		return err
 	}
 	slot, err := r.slot(ctx)
@@ -76,7 +80,7 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 		return err
 	}
 	r.floor, err = floor.New(ctx, floor.Config{
-		VM: r.vm, Net: r.net.NS(), Socket: r.portPath(), Pod: floorPod, Slot: slot,
+		VM: r.vm, Net: r.site.Net.NS(), Socket: r.portPath(), Pod: floorPod, Slot: slot,
 		Subnet: netip.MustParsePrefix("10.231.0.0/16"), Prefix: netip.MustParsePrefix("fd00:231::/64"),
 	})
 	return err
@@ -95,23 +99,9 @@ func (r *rig) slot(ctx context.Context) (string, error) {
 func (r *rig) portPath() string { return filepath.Join(r.dir, "bench.port") }
 
 // boot boots the guest, with the agent running, and makes both pods.
-func (r *rig) boot(ctx context.Context, cpus int) error {
-	img := vmlab.Image{Files: map[string]string{}, Start: [][]string{{fused.AgentPath}}}
-	for dest, pkg := range map[string]string{fused.AgentPath: "./cmd/brfuse-agent", floor.Program: floor.Source} {
-		file, err := r.lab.GoBuild(ctx, pkg)
-		if err != nil {
-			return err
-		}
-		img.Files[dest] = file
-	}
-	initrd, err := r.lab.Build(ctx, filepath.Join(r.dir, "initrd"), img)
-	if err != nil {
-		return err
-	}
-	r.vm, err = r.lab.Boot(ctx, vmlab.Config{
-		Name: "bench", Dir: r.dir, Initrd: initrd, CPUs: cpus, ExtraArgs: floor.QEMUArgs(r.portPath()),
-	})
-	if err != nil {
+func (r *rig) boot(ctx context.Context, cpus int) (err error) {
+	cfg := vmlab.Config{Name: "bench", CPUs: cpus, ExtraArgs: floor.QEMUArgs(r.portPath())}
+	if r.vm, err = r.site.BootConfig(ctx, cfg); err != nil {
 		return err
 	}
 	for _, pod := range []string{floorPod, fusedPod} {
@@ -131,14 +121,11 @@ func (r *rig) close() error {
 	if r.fused != nil {
 		errs = append(errs, r.fused.Close())
 	}
-	if r.vm != nil {
-		errs = append(errs, r.vm.Close())
-	}
 	if r.ping != nil {
 		errs = append(errs, r.ping.Close())
 	}
-	if r.net != nil {
-		errs = append(errs, r.net.Close())
+	if r.site != nil {
+		errs = append(errs, r.site.Close())
 	}
 	if r.dir != "" {
 		errs = append(errs, os.RemoveAll(r.dir))

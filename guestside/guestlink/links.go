@@ -40,7 +40,7 @@ type Config struct {
 // Timeouts bound the calls to an agent, the wait for a session not included.
 type Timeouts struct {
 	Info      time.Duration // default 5 s
-	Prepare   time.Duration // default 5 s
+	Prepare   time.Duration // default 10 s
 	Move      time.Duration // default 30 s; it includes the wait for the vNIC
 	Configure time.Duration // default 15 s
 	Release   time.Duration // default 15 s
@@ -57,7 +57,7 @@ func (c Config) withDefaults() Config {
 	t := &c.Timeouts
 	c.Grace = cmp.Or(c.Grace, 5*time.Second)
 	t.Info = cmp.Or(t.Info, 5*time.Second)
-	t.Prepare = cmp.Or(t.Prepare, 5*time.Second)
+	t.Prepare = cmp.Or(t.Prepare, 10*time.Second)
 	t.Move = cmp.Or(t.Move, 30*time.Second)
 	t.Configure = cmp.Or(t.Configure, 15*time.Second)
 	t.Release = cmp.Or(t.Release, 15*time.Second)

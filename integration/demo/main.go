@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/brfuse/brfuse/integration/internal/site"
+	"github.com/brfuse/brfuse/integration/site"
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 

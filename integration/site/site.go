@@ -5,6 +5,7 @@ package site
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,8 @@ type Options struct {
 	Dir string
 	// Failpoints has daemon and agent built with failpoints.
 	Failpoints bool
+	// LogLevel is the daemon's. Default: debug.
+	LogLevel string
 	// Race has the daemon built with the race detector.
 	Race bool
 	// Image is what the guests have beside the agent.
@@ -50,8 +53,8 @@ type Site struct {
 	Net *vmlab.NetNS
 	Dir string
 
-	brfused, brfuse, initrd string
-	daemon                  *daemon
+	brfused, brfuse, initrd, logLevel string
+	daemon                            *daemon
 
 	mu   sync.Mutex // guards what is below
 	conn *grpc.ClientConn
@@ -66,7 +69,7 @@ type daemon struct {
 
 // New builds the programs and the guests' image, and makes the namespace.
 func New(ctx context.Context, lab *vmlab.Lab, o Options) (s *Site, err error) {
-	s = &Site{Lab: lab, Dir: o.Dir}
+	s = &Site{Lab: lab, Dir: o.Dir, logLevel: cmp.Or(o.LogLevel, "debug")}
 	var tags []string
 	if o.Failpoints {
 		tags = append(tags, "failpoints")
@@ -122,7 +125,7 @@ func (s *Site) StartDaemon(ctx context.Context, failpoints ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd := s.Net.Command(s.brfused, "--socket", s.Socket(), "--state", s.State(), "--log-level", "debug")
+	cmd := s.Net.Command(s.brfused, "--socket", s.Socket(), "--state", s.State(), "--log-level", s.logLevel)
 	cmd.Env = append(os.Environ(), failpoint.Env+"="+strings.Join(failpoints, ","))
 	r, w, err := os.Pipe()
 	if err != nil {

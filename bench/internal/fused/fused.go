@@ -1,5 +1,5 @@
-// Package fused has brfuse give pods their vNICs, by calls to a daemon of its
-// own, and takes the time of it.
+// Package fused has brfuse give pods their vNICs, by calls to its daemon, and
+// takes the time of it.
 package fused
 
 import (
@@ -10,32 +10,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
+	"github.com/brfuse/brfuse/integration/site"
 	"github.com/brfuse/brfuse/integration/vmlab"
 	"github.com/brfuse/brfuse/internal/rtnl"
-	"github.com/brfuse/brfuse/vnic"
 )
 
-// AgentPath is where the guest has the agent.
-const AgentPath = "/sbin/brfuse-agent"
-
-// Config says what a Fused works with.
-type Config struct {
-	Net *vmlab.NetNS // the host's side, where the daemon is to run
-	Dir string       // an empty folder with a short path, for socket, database and log
-	// Brfused is the daemon's program.
-	Brfused string
-	// Subnets are those of the network: one IPv4 and one IPv6.
-	Subnets []netip.Prefix
-}
-
-// Fused is a running daemon with one network. It is safe for concurrent
-// use until it is closed.
+// Fused has a site's daemon attach pods of one guest to one network. It is safe
+// for concurrent use until it is closed.
 type Fused struct {
-	cfg    Config
-	daemon *daemon
+	site   *site.Site
 	client brfusev1.BrfuseClient
 	conn   *rtnl.Conn // in the daemon's namespace
 	bridge int        // index of the network's bridge
@@ -44,34 +29,28 @@ type Fused struct {
 
 const network = "bench"
 
-// Start starts the daemon, and has it make the network and know the guest. It
-// returns when the guest's agent is there.
-func Start(ctx context.Context, cfg Config, vm *vmlab.VM) (f *Fused, err error) {
-	d, err := startDaemon(cfg)
-	if err != nil {
-		return nil, err
-	}
-	f = &Fused{cfg: cfg, daemon: d, client: brfusev1.NewBrfuseClient(d.conn), vm: vm.Name()}
-	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not ready within %s", startLimit))
-	defer cancel()
-	if err := f.setUp(ctx, vm.Ref()); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up brfused: %w", f.explain(err)), f.Close())
+// New makes the network, of one IPv4 and one IPv6 subnet, and has the daemon
+// know the guest. It returns when the guest's agent is there.
+func New(ctx context.Context, s *site.Site, vm *vmlab.VM, subnets ...netip.Prefix) (*Fused, error) {
+	f := &Fused{site: s, vm: vm.Name()}
+	if err := f.setUp(ctx, vm, subnets); err != nil {
+		return nil, errors.Join(f.explain(fmt.Errorf("set up brfused: %w", err)), f.Close())
 	}
 	return f, nil
 }
 
-func (f *Fused) setUp(ctx context.Context, vm vnic.VM) error {
-	n := &brfusev1.Network{Name: network}
-	for _, s := range f.cfg.Subnets {
-		n.Subnets = append(n.Subnets, s.String())
-	}
-	// The first call waits until the daemon serves.
-	n, err := f.client.CreateNetwork(ctx, &brfusev1.CreateNetworkRequest{Network: n}, grpc.WaitForReady(true))
-	if err != nil {
+func (f *Fused) setUp(ctx context.Context, vm *vmlab.VM, subnets []netip.Prefix) (err error) {
+	if f.client, err = f.site.Client(); err != nil {
 		return err
 	}
-	err = f.cfg.Net.NS().Do(func() (err error) { f.conn, err = rtnl.Dial(); return err })
-	if err != nil {
+	n := &brfusev1.Network{Name: network}
+	for _, s := range subnets {
+		n.Subnets = append(n.Subnets, s.String())
+	}
+	if n, err = f.client.CreateNetwork(ctx, &brfusev1.CreateNetworkRequest{Network: n}); err != nil {
+		return err
+	}
+	if err := f.site.Net.NS().Do(func() (err error) { f.conn, err = rtnl.Dial(); return err }); err != nil {
 		return err
 	}
 	bridge, err := f.conn.Link(n.GetBridge())
@@ -79,34 +58,20 @@ func (f *Fused) setUp(ctx context.Context, vm vnic.VM) error {
 		return err
 	}
 	f.bridge = bridge.Index
-	if _, err := f.client.AddVM(ctx, &brfusev1.AddVMRequest{Name: vm.Name, Qmp: vm.QMP, Channel: vm.Channel}); err != nil {
-		return err
-	}
-	return f.awaitAgent(ctx)
+	return f.site.AddVM(ctx, vm)
 }
 
-// askAgain is how often the daemon is asked for the agent. No call tells of it.
-const askAgain = 20 * time.Millisecond
-
-func (f *Fused) awaitAgent(ctx context.Context) error {
-	tick := time.NewTicker(askAgain)
-	defer tick.Stop()
-	for {
-		res, err := f.client.ListVMs(ctx, &brfusev1.ListVMsRequest{})
-		if err != nil {
-			return err
-		}
-		for _, vm := range res.GetVms() {
-			if vm.GetState() == "running" && vm.GetAgent() == "connected" {
-				return nil
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("await the guest's agent: %w", context.Cause(ctx))
-		}
+// Close lets go of the namespace. The daemon is the site's.
+func (f *Fused) Close() error {
+	if f.conn == nil {
+		return nil
 	}
+	return f.conn.Close()
+}
+
+// explain adds the end of the daemon's log to an error.
+func (f *Fused) explain(err error) error {
+	return fmt.Errorf("%w\n--- brfused:\n%s", err, f.site.LogTail())
 }
 
 // Step is a part of an attach or detach in the daemon's words.
