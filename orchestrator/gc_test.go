@@ -24,6 +24,7 @@ func TestGC(t *testing.T) {
 		r.world.Fail("unplug", errBoom)
 		_, err := r.orch.Detach(r.t.Context(), stuck.ID)
 		require.Error(r.t, err)
+		synctest.Wait() // the next try is not under way: GC leaves alone what is
 		r.world.Litter("vm1", "00000000aa")
 		r.world.Litter("vm8", "00000000bb")
 		r.litterStore(r.t)
