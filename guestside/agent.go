@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/internal/netnsx"
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
@@ -56,7 +57,7 @@ type Agent struct {
 	conn    *rtnl.Conn // in it
 	monitor *rtnl.Monitor
 	links   *links
-	locks   *locks
+	locks   keylock.Locks[vnic.MAC]
 	records *records
 
 	ctx    context.Context // ends with the agent; for what it does unasked
@@ -72,7 +73,7 @@ func New(c Config) (*Agent, error) {
 		searchAfter: or(c.SearchAfter, 500*time.Millisecond),
 		carrierWait: or(c.CarrierWait, 2*time.Second),
 		returnWait:  or(c.ReturnWait, 2*time.Second),
-		links:       newLinks(), locks: newLocks(), records: newRecords(),
+		links:       newLinks(), records: newRecords(),
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

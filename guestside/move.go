@@ -56,7 +56,11 @@ func (a *Agent) begin(ctx context.Context, m vnic.Move) (release func(), err err
 	if err := check(m); err != nil {
 		return nil, err
 	}
-	return a.locks.acquire(ctx, m.MAC)
+	release, err = a.locks.Lock(ctx, m.MAC)
+	if err != nil {
+		return nil, fmt.Errorf("await another call for vnic %s: %w", m.MAC, err)
+	}
+	return release, nil
 }
 
 // nameFree returns a [vnic.ErrNameTaken] when one of a pod's links has the

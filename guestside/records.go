@@ -1,8 +1,6 @@
 package guestside
 
 import (
-	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -54,46 +52,4 @@ func (rs *records) all() []record {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	return slices.Collect(maps.Values(rs.m))
-}
-
-// locks has one lock for each vNIC that a call is about.
-type locks struct {
-	mu sync.Mutex
-	m  map[vnic.MAC]*lock // guarded by mu
-}
-
-type lock struct {
-	held  chan struct{} // has a token while held
-	users int           // holder and waiters; guarded by locks.mu
-}
-
-func newLocks() *locks { return &locks{m: map[vnic.MAC]*lock{}} }
-
-// acquire waits until no one else holds the lock of that vNIC. The caller
-// calls the function that it returns once.
-func (ls *locks) acquire(ctx context.Context, mac vnic.MAC) (release func(), err error) {
-	ls.mu.Lock()
-	l := ls.m[mac]
-	if l == nil {
-		l = &lock{held: make(chan struct{}, 1)}
-		ls.m[mac] = l
-	}
-	l.users++
-	ls.mu.Unlock()
-
-	select {
-	case l.held <- struct{}{}:
-		return func() { <-l.held; ls.leave(mac, l) }, nil
-	case <-ctx.Done():
-		ls.leave(mac, l)
-		return nil, fmt.Errorf("await another call for vnic %s: %w", mac, context.Cause(ctx))
-	}
-}
-
-func (ls *locks) leave(mac vnic.MAC, l *lock) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if l.users--; l.users == 0 {
-		delete(ls.m, mac)
-	}
 }

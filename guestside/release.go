@@ -173,7 +173,7 @@ func (a *Agent) noticeReturned(u rtnl.Update) {
 // returned takes back a vNIC, if it is true that it is here: the event may be
 // from before its move.
 func (a *Agent) returned(mac vnic.MAC) {
-	release, err := a.locks.acquire(a.ctx, mac)
+	release, err := a.locks.Lock(a.ctx, mac)
 	if err != nil {
 		return // the agent is being closed
 	}
