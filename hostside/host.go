@@ -73,8 +73,9 @@ func newHost(cfg Config, dial dialFunc) (*Host, error) {
 }
 
 // Events returns what happens to VMs and vNICs: [vnic.EventVMUp],
-// [vnic.EventVMGone] and [vnic.EventRemoved]. Events wait as long as it takes
-// until they are read. The channel is closed by Close.
+// [vnic.EventVMGone], [vnic.EventRemoved], and [vnic.EventAgentOff] when QEMU
+// tells that the agent closed its port. Events wait as long as it takes until
+// they are read. The channel is closed by Close.
 func (h *Host) Events() <-chan vnic.Event { return h.events.out }
 
 // Close ends the connections to the VMs. Everything that is plugged stays.

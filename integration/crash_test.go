@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +114,12 @@ func TestIntegrationAgentCrash(t *testing.T) {
 		agent := startAgent(ctx, t, s, vm)
 		a := attach(ctx, t, s, "--pod", "web")
 		require.NoError(t, agent.Kill(ctx))
+		soon, cancel := context.WithTimeout(ctx, 7*time.Second) // QEMU tells; the heartbeat alone takes ten
+		defer cancel()
+		require.NoError(t, site.Until(soon, "the end of the dead agent's session", func(ctx context.Context) (bool, error) {
+			out, err := s.MustBrfuse(ctx, "vm", "list")
+			return strings.Contains(out, "absent"), err
+		}))
 		startAgent(ctx, t, s, vm)
 		assert.Equal(t, []string{a.ID}, settled(ctx, t, s, vm).Store)
 		onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(false))

@@ -55,6 +55,13 @@ func (k *link) close() {
 	<-k.done
 }
 
+func (k *link) drop() {
+	if s, _, _ := k.current(); s != nil {
+		k.log.Info("agent has closed its end", "session", s.Nonce())
+		_ = s.Close() // run sees it end
+	}
+}
+
 func (k *link) hurry() {
 	select {
 	case k.kick <- struct{}{}:

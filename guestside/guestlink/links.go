@@ -128,6 +128,15 @@ func (l *Links) Kick(vm string) {
 	}
 }
 
+// Drop ends the session with a VM's agent, if there is one: call it when the
+// agent is known to have closed its end, which the channel itself does not
+// tell. An agent that is there gets a new session at once.
+func (l *Links) Drop(vm string) {
+	if k, err := l.link(vm); err == nil {
+		k.drop()
+	}
+}
+
 // Close ends all sessions and waits until nothing of them is left.
 func (l *Links) Close() error {
 	l.mu.Lock()

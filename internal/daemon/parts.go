@@ -82,10 +82,21 @@ func (p *parts) feed(links <-chan vnic.Event, ready <-chan *orchestrator.Orchest
 			if !ok {
 				return
 			}
+			p.hint(ev)
 			orch.Notify(ev)
 		case ev := <-links:
 			orch.Notify(ev)
 		}
+	}
+}
+
+// hint tells the links what the hypervisor knows sooner than they.
+func (p *parts) hint(ev vnic.Event) {
+	switch ev.Kind {
+	case vnic.EventVMUp:
+		p.links.Kick(ev.VM)
+	case vnic.EventAgentOff:
+		p.links.Drop(ev.VM)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,15 +53,15 @@ func (r *rig) take(i int, want ...string) (string, error) {
 	for _, w := range want {
 		addrs = append(addrs, netip.MustParseAddr(w))
 	}
-	s := ""
+	var s strings.Builder
 	err := r.update(func(tx store.Tx) error {
 		leases, err := r.pool.Take(tx, r.net, owner(i), addrs)
 		for _, l := range leases {
-			s += l.Prefix.String() + " "
+			s.WriteString(l.Prefix.String() + " ")
 		}
 		return err
 	})
-	return s, err
+	return s.String(), err
 }
 
 func (r *rig) mustTake(i int, want ...string) string {

@@ -65,7 +65,8 @@ type VM interface {
 	// Status returns the version, hotplug kind and slots.
 	Status(ctx context.Context) (Status, error)
 	// Events carries [vnic.EventRemoved] for vNICs that left without a waiting
-	// Unplug, after their backend is removed too. It never blocks the
+	// Unplug, after their backend is removed too, and [vnic.EventAgentOff] when
+	// the agent closed its port, where the hypervisor tells. It never blocks the
 	// connection, and is closed when that is lost or closed.
 	Events() <-chan vnic.Event
 	// Close ends the connection and waits for its goroutines. Devices stay.

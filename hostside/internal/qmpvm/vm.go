@@ -129,8 +129,28 @@ func (v *VM) follow(sub *Subscription) {
 			if id, ok := eventID(e); ok {
 				v.nics.refuse(id, errGuestRefused)
 			}
+		case "VSERPORT_CHANGE":
+			if id, ok := e.Data["id"].(string); ok && e.Data["open"] == false {
+				v.wg.Go(func() { v.portClosed(id) })
+			}
 		}
 	}
+}
+
+// agentPort is the name of the virtio-serial port that agents use.
+const agentPort = "org.brfuse.agent.0"
+
+// portClosed tells that the agent has closed its port, or died. Without an id
+// of the port QEMU doesn't tell, and a port of another name is none of ours.
+func (v *VM) portClosed(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanLimit)
+	defer cancel()
+	var name string
+	get := &query{cmd: "qom-get", args: args{"path": peripheral + "/" + id, "property": "name"}, into: &name}
+	if err := v.conn.ask(ctx, get); err != nil || name != agentPort {
+		return
+	}
+	v.events.push(vnic.Event{Kind: vnic.EventAgentOff, VM: v.name})
 }
 
 // eventID returns the vNIC whose device an event names. Events of the device's
