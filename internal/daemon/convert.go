@@ -100,6 +100,6 @@ func toStrings[T fmt.Stringer](in []T) []string {
 }
 
 // clampInt keeps a number that is too large too large, for validation to refuse.
-func clampInt(v uint32) int { return int(min(v, math.MaxInt32)) }
+func clampInt(v uint32) int { return int(min(uint64(v), math.MaxInt)) }
 
 func clampUint32(v int) uint32 { return uint32(min(max(v, 0), math.MaxInt32)) }

@@ -33,8 +33,13 @@ const stopLimit = 10 * time.Second
 // Run serves until ctx ends. Attachments stay: they belong to their pods, not
 // to the daemon.
 func Run(ctx context.Context, cfg Config) error {
-	// The socket first: a daemon beside another one would take its taps for
-	// garbage. Callers wait until it is served.
+	// First of all: a daemon beside another one would take its taps for garbage.
+	release, err := claim(ctx, claimName, cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer release()
+	// Callers wait until the socket is served.
 	l, err := listen(ctx, cfg.Socket, cfg.Group)
 	if err != nil {
 		return err
@@ -64,6 +69,13 @@ func Run(ctx context.Context, cfg Config) error {
 // listen makes the socket. A socket that a dead daemon left is replaced; one
 // that answers is not.
 func listen(ctx context.Context, path, group string) (net.Listener, error) {
+	gid := -1
+	if group != "" {
+		var err error
+		if gid, err = groupID(group); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make folder of socket: %w", err)
 	}
@@ -82,11 +94,11 @@ func listen(ctx context.Context, path, group string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if group == "" {
+	if gid < 0 {
 		return l, nil
 	}
-	if err := grant(path, group); err != nil {
-		return nil, errors.Join(err, l.Close())
+	if err := grant(path, gid); err != nil {
+		return nil, errors.Join(fmt.Errorf("socket group %s: %w", group, err), l.Close())
 	}
 	return l, nil
 }
@@ -105,17 +117,22 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-func grant(path, group string) error {
-	g, err := user.LookupGroup(group)
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
 	if err != nil {
-		return fmt.Errorf("socket group: %w", err)
+		return 0, fmt.Errorf("socket group: %w", err)
 	}
 	gid, err := strconv.Atoi(g.Gid)
 	if err != nil {
-		return fmt.Errorf("socket group %s: gid %q: %w", group, g.Gid, err)
+		return 0, fmt.Errorf("socket group %s: gid %q: %w", name, g.Gid, err)
 	}
+	return gid, nil
+}
+
+// grant lets a group use the socket.
+func grant(path string, gid int) error {
 	if err := os.Chown(path, -1, gid); err != nil {
-		return fmt.Errorf("socket group: %w", err)
+		return err
 	}
 	return os.Chmod(path, 0o660)
 }

@@ -38,9 +38,11 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.State), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of state: %w", err)
 	}
-	if p.store, err = boltstore.Open(cfg.State); err != nil {
+	db, err := boltstore.Open(cfg.State)
+	if err != nil {
 		return nil, err
 	}
+	p.store = db // not before: a nil *Store is no nil Store
 	if p.host, err = hostside.New(hostside.Config{Log: cfg.Log}); err != nil {
 		return nil, err
 	}

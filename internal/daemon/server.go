@@ -179,10 +179,13 @@ func (s *server) onlyNetwork(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(nets) != 1 {
-		return "", fmt.Errorf("name a network, there are %d: %w", len(nets), vnic.ErrUnknownNetwork)
+	switch len(nets) {
+	case 0:
+		return "", fmt.Errorf("%w: there is none; create one by `brfuse network create`", vnic.ErrUnknownNetwork)
+	case 1:
+		return nets[0].Name, nil
 	}
-	return nets[0].Name, nil
+	return "", fmt.Errorf("%w: there are %d; name one", vnic.ErrUnknownNetwork, len(nets))
 }
 
 func (s *server) Detach(ctx context.Context, req *brfusev1.DetachRequest) (*brfusev1.DetachResponse, error) {

@@ -87,6 +87,8 @@ func Decode(err error) error {
 		return &remoteError{text: st.Message(), err: context.Canceled}
 	case codes.DeadlineExceeded:
 		return &remoteError{text: st.Message(), err: context.DeadlineExceeded}
+	case codes.Unknown:
+		return &remoteError{text: st.Message(), err: err} // the words alone, without the protocol's
 	}
 	return err
 }
