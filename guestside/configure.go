@@ -37,10 +37,16 @@ func (a *Agent) Configure(ctx context.Context, m vnic.Move) (nic vnic.NIC, err e
 	}
 	defer func() { err = errors.Join(err, pod.Close()) }()
 	err = within(pod, func(c *rtnl.Conn) error {
-		s := setup{Agent: a, c: c, m: m, want: wanted(m)}
-		nic, err = s.run(ctx)
+		nic, err = a.configure(ctx, c, m)
 		return err
 	})
+	return nic, err
+}
+
+// configure does so by a connection in the pod's namespace.
+func (a *Agent) configure(ctx context.Context, c *rtnl.Conn, m vnic.Move) (vnic.NIC, error) {
+	s := setup{Agent: a, c: c, m: m, want: wanted(m)}
+	nic, err := s.run(ctx)
 	if err != nil {
 		return nic, fmt.Errorf("configure vnic %s in pod %s: %w", m.MAC, m.Netns, err)
 	}

@@ -21,6 +21,8 @@ import (
 type MoveTimes struct {
 	Appear time.Duration // from the call until the vNIC was there
 	Move   time.Duration // from then until it was in the pod
+	// Configure is how long it took from then; of Attach only.
+	Configure time.Duration
 }
 
 // Prepare checks that a pod can take a vNIC: its namespace exists
@@ -79,7 +81,18 @@ func nameFree(all []rtnl.Link, m vnic.Move) error {
 // and moves it into the pod under its new name and with its MTU, down. When it
 // fails, the vNIC is where it was before. It returns at once when the vNIC is
 // in the pod already.
-func (a *Agent) Move(ctx context.Context, m vnic.Move) (nic vnic.NIC, times MoveTimes, err error) {
+func (a *Agent) Move(ctx context.Context, m vnic.Move) (vnic.NIC, MoveTimes, error) {
+	return a.move(ctx, m, nil)
+}
+
+// Attach is [Agent.Move] and then [Agent.Configure], in one visit to the pod's
+// namespace. When the second fails, the vNIC stays in the pod: release it.
+func (a *Agent) Attach(ctx context.Context, m vnic.Move) (vnic.NIC, MoveTimes, error) {
+	return a.move(ctx, m, func(c *rtnl.Conn) (vnic.NIC, error) { return a.configure(ctx, c, m) })
+}
+
+// move has a function, if there is one, do what remains in the pod's namespace.
+func (a *Agent) move(ctx context.Context, m vnic.Move, then func(*rtnl.Conn) (vnic.NIC, error)) (nic vnic.NIC, times MoveTimes, err error) {
 	release, err := a.begin(ctx, m)
 	if err != nil {
 		return nic, times, err
@@ -92,8 +105,15 @@ func (a *Agent) Move(ctx context.Context, m vnic.Move) (nic vnic.NIC, times Move
 			return nic, times, err
 		}
 		times.Appear = time.Since(start)
-		nic, err = a.moveFrom(at, m)
-		times.Move = time.Since(start) - times.Appear
+		moved := time.Now()
+		nic, err = a.moveFrom(at, m, func(c *rtnl.Conn) (vnic.NIC, error) {
+			times.Move, moved = time.Since(moved), time.Now()
+			if then == nil {
+				return vnic.NIC{}, nil
+			}
+			defer func() { times.Configure = time.Since(moved) }()
+			return then(c)
+		})
 		if !errors.Is(err, errLeft) {
 			return nic, times, err
 		}
@@ -104,8 +124,9 @@ func (a *Agent) Move(ctx context.Context, m vnic.Move) (nic vnic.NIC, times Move
 // errLeft is returned when a vNIC is no longer where it was found.
 var errLeft = errors.New("vnic left")
 
-// moveFrom moves a vNIC from where it was found into the pod.
-func (a *Agent) moveFrom(at place, m vnic.Move) (nic vnic.NIC, err error) {
+// moveFrom moves a vNIC from where it was found into the pod, and calls then
+// there, which may know more of the vNIC.
+func (a *Agent) moveFrom(at place, m vnic.Move, then func(*rtnl.Conn) (vnic.NIC, error)) (nic vnic.NIC, err error) {
 	defer func() { err = errors.Join(err, at.close()) }()
 	pod, err := a.openPod(m.Netns)
 	if err != nil {
@@ -126,9 +147,26 @@ func (a *Agent) moveFrom(at place, m vnic.Move) (nic vnic.NIC, err error) {
 	if err != nil {
 		return nic, err
 	}
-	if nic, err = a.inspect(pod, m); err != nil {
-		return nic, err
-	}
+	err = within(pod, func(c *rtnl.Conn) error {
+		if nic, err = inspect(c, m); err != nil {
+			return fmt.Errorf("look for vnic %s in pod %s: %w", m.MAC, m.Netns, err)
+		}
+		a.noteMoved(at, m, nic, r)
+		if err := failpoint.Hit("guest.moved"); err != nil {
+			return err
+		}
+		more, err := then(c)
+		if more.ID != "" {
+			nic = more
+		}
+		return err
+	})
+	return nic, err
+}
+
+// noteMoved takes down that a vNIC is in its pod. r has what is known of it from
+// before.
+func (a *Agent) noteMoved(at place, m vnic.Move, nic vnic.NIC, r record) {
 	if old, ok := a.records.get(m.MAC); ok && old.inPod {
 		r.mtu = old.mtu
 	}
@@ -138,27 +176,20 @@ func (a *Agent) moveFrom(at place, m vnic.Move) (nic vnic.NIC, err error) {
 		a.links.forget(at.link.Index, m.MAC)
 	}
 	a.log.Info("vnic moved", slog.String("id", string(m.ID)), slog.String("netns", m.Netns), slog.String("interface", m.Interface))
-	return nic, failpoint.Hit("guest.moved")
 }
 
 // inspect looks a vNIC up in the pod by its new name.
-func (a *Agent) inspect(pod *netnsx.NS, m vnic.Move) (nic vnic.NIC, err error) {
-	err = within(pod, func(c *rtnl.Conn) error {
-		l, err := c.Link(m.Interface)
-		if err != nil {
-			return err
-		}
-		if !l.HasMAC(m.MAC) {
-			return fmt.Errorf("%s has mac %s, not %s: %w", l.Name, l.MAC, m.MAC, vnic.ErrNICMissing)
-		}
-		nic, err = describe(c, l)
-		nic.ID, nic.Netns = m.ID, m.Netns
-		return err
-	})
+func inspect(c *rtnl.Conn, m vnic.Move) (nic vnic.NIC, err error) {
+	l, err := c.Link(m.Interface)
 	if err != nil {
-		return nic, fmt.Errorf("look for vnic %s in pod %s: %w", m.MAC, m.Netns, err)
+		return nic, err
 	}
-	return nic, nil
+	if !l.HasMAC(m.MAC) {
+		return nic, fmt.Errorf("%s has mac %s, not %s: %w", l.Name, l.MAC, m.MAC, vnic.ErrNICMissing)
+	}
+	nic, err = describe(c, l)
+	nic.ID, nic.Netns = m.ID, m.Netns
+	return nic, err
 }
 
 // rename gives a vNIC that is in the pod the wanted name. It leaves it down.

@@ -311,3 +311,29 @@ func addAltName(link, name string) error {
 	}
 	return netlink.LinkAddAltName(l, name)
 }
+
+// TestIntegrationAttach does all in one call, and again.
+func TestIntegrationAttach(t *testing.T) {
+	l := newLab(t)
+	pod := newNS(t)
+	m := order(pod, "10.1.0.2/24", "fd00:1::2/64")
+	m.Routes = []vnic.Route{route("0.0.0.0/0", "10.1.0.1")}
+	l.plug(m, "ens5")
+	for range 2 {
+		nic, times, err := l.Attach(l.deadline(), m)
+		require.NoError(t, err)
+		assert.True(t, nic.Up)
+		assert.Equal(t, "eth0", nic.Interface)
+		assert.Positive(t, times.Move)
+		assert.Positive(t, times.Configure)
+		assert.Contains(t, show(t, pod), "10.1.0.2/24")
+	}
+	bad := order(pod, "10.1.0.3/24")
+	bad.Interface = "net1"
+	bad.Routes = m.Routes // the other interface's
+	l.plug(bad, "ens6")
+	_, _, err := l.Attach(l.deadline(), bad)
+	require.ErrorIs(t, err, vnic.ErrConflict)
+	require.NoError(t, l.Release(l.deadline(), bad, true))
+	assert.NotContains(t, show(t, pod), "net1")
+}

@@ -10,7 +10,7 @@
 //
 //	leased     MAC and addresses are held; then Guest.Prepare and Host.Plug
 //	plugged    the hypervisor has the device; then Guest.Move
-//	moved      the vNIC is in the pod; then Guest.Configure
+//	moved      the vNIC is in the pod; then Guest.Configure, unless Move did that too
 //	ready
 //	detaching  Guest.Release, Host.Unplug; then the leases and the record go together
 //

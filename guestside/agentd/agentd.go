@@ -28,8 +28,8 @@ const DefaultChannel = wire.PortName
 type Agent interface {
 	// Prepare checks that a pod can take a vNIC.
 	Prepare(ctx context.Context, m vnic.Move) error
-	// Move awaits a vNIC and moves it into its pod.
-	Move(ctx context.Context, m vnic.Move) (vnic.NIC, guestside.MoveTimes, error)
+	// Attach awaits a vNIC, moves it into its pod and configures it.
+	Attach(ctx context.Context, m vnic.Move) (vnic.NIC, guestside.MoveTimes, error)
 	// Configure gives a moved vNIC addresses and routes.
 	Configure(ctx context.Context, m vnic.Move) (vnic.NIC, error)
 	// Release takes a vNIC from its pod.

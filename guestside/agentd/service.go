@@ -72,12 +72,13 @@ func (s *service) Move(ctx context.Context, req *agentv1.MoveRequest) (*agentv1.
 	}
 	ctx, cancel := limit(ctx)
 	defer cancel()
-	nic, times, err := s.agent.Move(ctx, m)
+	nic, times, err := s.agent.Attach(ctx, m)
 	if err != nil {
 		return nil, s.failed("move", m, err)
 	}
 	return &agentv1.MoveResponse{
 		Nic: fromNIC(nic), AppearNanos: times.Appear.Nanoseconds(), MoveNanos: times.Move.Nanoseconds(),
+		ConfigureNanos: times.Configure.Nanoseconds(),
 	}, nil
 }
 

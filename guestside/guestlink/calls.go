@@ -47,8 +47,9 @@ func (l *Links) Prepare(ctx context.Context, vm string, m vnic.Move) error {
 }
 
 // Move awaits the vNIC in the guest and moves it into the pod:
-// [vnic.ErrNICMissing], [vnic.ErrUnknownPod], [vnic.ErrNameTaken]. The timings
-// are "appear" and "move".
+// [vnic.ErrNICMissing], [vnic.ErrUnknownPod], [vnic.ErrNameTaken]. An agent
+// configures it in the same visit to the pod, and it is up then. The timings are
+// "appear", "move" and "configure".
 func (l *Links) Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []vnic.Timing, error) {
 	var nic vnic.NIC
 	var timings []vnic.Timing
@@ -60,6 +61,7 @@ func (l *Links) Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []v
 		timings = []vnic.Timing{
 			{Step: "appear", Duration: toDuration(resp.GetAppearNanos())},
 			{Step: "move", Duration: toDuration(resp.GetMoveNanos())},
+			{Step: "configure", Duration: toDuration(resp.GetConfigureNanos())},
 		}
 		nic, err = toOwnNIC(resp.GetNic(), m.MAC)
 		return err
@@ -67,7 +69,7 @@ func (l *Links) Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []v
 	return nic, timings, err
 }
 
-// Configure gives a moved vNIC its addresses and routes, and sets it up.
+// Configure, which a vNIC that is up after Move does not need, gives a moved one its addresses and routes, and sets it up.
 func (l *Links) Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error) {
 	var nic vnic.NIC
 	err := l.call(ctx, vm, "configure", l.cfg.Timeouts.Configure, func(ctx context.Context, a agentv1.AgentService) error {

@@ -74,7 +74,7 @@ func (f *fakeAgent) Prepare(ctx context.Context, m vnic.Move) error {
 	return nil
 }
 
-func (f *fakeAgent) Move(ctx context.Context, m vnic.Move) (vnic.NIC, guestside.MoveTimes, error) {
+func (f *fakeAgent) Attach(ctx context.Context, m vnic.Move) (vnic.NIC, guestside.MoveTimes, error) {
 	for {
 		f.mu.Lock()
 		n, ok := f.nics[m.MAC]
@@ -85,7 +85,7 @@ func (f *fakeAgent) Move(ctx context.Context, m vnic.Move) (vnic.NIC, guestside.
 		}
 		f.mu.Unlock()
 		if ok {
-			return n, guestside.MoveTimes{Appear: time.Millisecond, Move: 2 * time.Millisecond}, nil
+			return n, guestside.MoveTimes{Appear: time.Millisecond, Move: 2 * time.Millisecond, Configure: 3 * time.Millisecond}, nil
 		}
 		select {
 		case <-more:

@@ -41,7 +41,7 @@ func TestAttachThroughTheChannel(t *testing.T) {
 	require.NoError(t, err)
 	await(t, plugged, "the plug")
 	assert.Equal(t, vnic.NIC{ID: m.ID, MAC: m.MAC, PCI: "0000:02:01.0", Driver: "virtio_net", Interface: "eth0", Netns: "web"}, nic)
-	assert.Equal(t, []vnic.Timing{{Step: "appear", Duration: time.Millisecond}, {Step: "move", Duration: 2 * time.Millisecond}}, timings)
+	assert.Equal(t, []vnic.Timing{{Step: "appear", Duration: time.Millisecond}, {Step: "move", Duration: 2 * time.Millisecond}, {Step: "configure", Duration: 3 * time.Millisecond}}, timings)
 	nic, err = l.Configure(ctx, "vm1", m)
 	require.NoError(t, err)
 	assert.Equal(t, m.Addresses, nic.Addresses)

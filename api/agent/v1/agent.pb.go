@@ -430,9 +430,11 @@ type MoveResponse struct {
 	// How long the call waited for the vNIC to appear.
 	AppearNanos int64 `protobuf:"varint,2,opt,name=appear_nanos,json=appearNanos,proto3" json:"appear_nanos,omitempty"`
 	// How long the move took, once it had.
-	MoveNanos     int64 `protobuf:"varint,3,opt,name=move_nanos,json=moveNanos,proto3" json:"move_nanos,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MoveNanos int64 `protobuf:"varint,3,opt,name=move_nanos,json=moveNanos,proto3" json:"move_nanos,omitempty"`
+	// How long it took to configure it, from then.
+	ConfigureNanos int64 `protobuf:"varint,4,opt,name=configure_nanos,json=configureNanos,proto3" json:"configure_nanos,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *MoveResponse) Reset() {
@@ -482,6 +484,13 @@ func (x *MoveResponse) GetAppearNanos() int64 {
 func (x *MoveResponse) GetMoveNanos() int64 {
 	if x != nil {
 		return x.MoveNanos
+	}
+	return 0
+}
+
+func (x *MoveResponse) GetConfigureNanos() int64 {
+	if x != nil {
+		return x.ConfigureNanos
 	}
 	return 0
 }
@@ -947,12 +956,13 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06routes\x18\b \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\"C\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x18\n" +
-	"\agateway\x18\x02 \x01(\tR\agateway\"x\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\"\xa1\x01\n" +
 	"\fMoveResponse\x12&\n" +
 	"\x03nic\x18\x01 \x01(\v2\x14.brfuse.agent.v1.NICR\x03nic\x12!\n" +
 	"\fappear_nanos\x18\x02 \x01(\x03R\vappearNanos\x12\x1d\n" +
 	"\n" +
-	"move_nanos\x18\x03 \x01(\x03R\tmoveNanos\";\n" +
+	"move_nanos\x18\x03 \x01(\x03R\tmoveNanos\x12'\n" +
+	"\x0fconfigure_nanos\x18\x04 \x01(\x03R\x0econfigureNanos\";\n" +
 	"\x11ConfigureResponse\x12&\n" +
 	"\x03nic\x18\x01 \x01(\v2\x14.brfuse.agent.v1.NICR\x03nic\"z\n" +
 	"\x0eReleaseRequest\x12\x0e\n" +
