@@ -29,6 +29,7 @@ type Host struct {
 	links  *port.Links
 	guard  *guard.Guard
 	events *eventQueue
+	watch  *linkWatch
 	ids    keylock.Locks[vnic.ID]
 
 	// life ends with Close. It is the Host's own and belongs to no call: the
@@ -66,15 +67,22 @@ func newHost(cfg Config, dial dialFunc) (*Host, error) {
 		return nil, errors.Join(fmt.Errorf("open host: %w", err), links.Close())
 	}
 	life, stop := context.WithCancel(context.Background())
-	return &Host{
+	h := &Host{
 		log: cfg.Log, dial: dial, links: links, guard: g, events: newEventQueue(), life: life, stop: stop,
 		vms: make(map[string]*vm), networks: make(map[string]vnic.Network),
-	}, nil
+	}
+	if h.watch, err = newLinkWatch(h); err != nil {
+		stop()
+		h.events.close()
+		return nil, errors.Join(fmt.Errorf("open host: %w", err), g.Close(), links.Close())
+	}
+	return h, nil
 }
 
 // Events returns what happens to VMs and vNICs: [vnic.EventVMUp],
 // [vnic.EventVMGone], [vnic.EventRemoved], and [vnic.EventAgentOff] when QEMU
-// tells that the agent closed its port. Events wait as long as it takes until
+// tells that the agent closed its port. EventVMUp also comes when someone else
+// deleted taps of a VM or took them from their bridge. Events wait as long as it takes until
 // they are read. The channel is closed by Close.
 func (h *Host) Events() <-chan vnic.Event { return h.events.out }
 
@@ -90,8 +98,9 @@ func (h *Host) Close() error {
 	for _, v := range vms {
 		<-v.done
 	}
+	err := h.watch.close()
 	h.events.close()
-	return errors.Join(h.guard.Close(), h.links.Close())
+	return errors.Join(err, h.guard.Close(), h.links.Close())
 }
 
 // SetNetwork makes sure that the network is there: its bridge, the gateways'
@@ -130,11 +139,11 @@ func (h *Host) warn(ctx context.Context, n vnic.Network) {
 }
 
 // RemoveNetwork removes what SetNetwork made. With ports in its bridge it is a
-// [vnic.ErrInUse]. A network that is gone is no error.
+// [vnic.ErrInUse]. A network that is gone is no error. Name and bridge are all
+// that n needs to have.
 func (h *Host) RemoveNetwork(ctx context.Context, n vnic.Network) error {
-	n, err := n.Complete()
-	if err != nil {
-		return err
+	if n.Bridge == "" {
+		n.Bridge = vnic.BridgeName(n.Name)
 	}
 	if err := h.links.RemoveNetwork(ctx, n); err != nil {
 		return err
@@ -146,6 +155,16 @@ func (h *Host) RemoveNetwork(ctx context.Context, n vnic.Network) error {
 	defer h.mu.Unlock()
 	delete(h.networks, n.Name)
 	return nil
+}
+
+// Networks returns the networks whose bridges are there and were made by
+// brfuse, also by an earlier process: of each no more than its name and bridge.
+func (h *Host) Networks(ctx context.Context) ([]vnic.Network, error) {
+	networks, err := h.links.Networks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list networks: %w", err)
+	}
+	return networks, nil
 }
 
 func (h *Host) network(name string) (vnic.Network, error) {

@@ -26,7 +26,7 @@ func TestIntegrationPlugAndUnplug(t *testing.T) {
 		p.Queues, p.MTU = queues, 1400
 		port, err := h.Plug(t.Context(), p)
 		require.NoError(t, err)
-		assert.Equal(t, vnic.Port{VM: "vm", ID: p.ID, MAC: p.MAC, Slot: "rp0/1", Tap: true, Plug: true}, port)
+		assert.Equal(t, vnic.Port{VM: "vm", ID: p.ID, MAC: p.MAC, Slot: "rp0/1", Tap: true, Plug: true, Bridged: true}, port)
 
 		y.mu.Lock()
 		assert.Len(t, y.devices[p.ID].files, queues)
@@ -220,7 +220,11 @@ func TestIntegrationVMGoneAndBack(t *testing.T) {
 	requireEvent(t, h, vnic.EventVMGone)
 	ports, err = h.Ports(t.Context(), "")
 	require.NoError(t, err)
-	assert.Empty(t, ports, "the tap is gone with the process")
+	assert.Equal(t, []vnic.Port{{ID: p.ID}}, ports, "the tap is gone with the process, the filter is not")
+	require.NoError(t, h.Unplug(t.Context(), "", p.ID))
+	ports, err = h.Ports(t.Context(), "")
+	require.NoError(t, err)
+	assert.Empty(t, ports)
 	_, err = h.Plug(t.Context(), testPlug())
 	require.ErrorIs(t, err, vnic.ErrVMGone)
 	st, err := h.Status(t.Context(), "vm")

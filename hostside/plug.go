@@ -40,7 +40,7 @@ func (h *Host) Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error) {
 	if err != nil {
 		return vnic.Port{}, fmt.Errorf("plug vnic %s into vm %s: %w", p.ID, p.VM, err)
 	}
-	return vnic.Port{VM: p.VM, ID: p.ID, MAC: p.MAC, Slot: slot, Tap: true, Plug: true}, nil
+	return vnic.Port{VM: p.VM, ID: p.ID, MAC: p.MAC, Slot: slot, Tap: true, Plug: true, Bridged: true}, nil
 }
 
 // checkPlug fills in defaults and looks up what p names.

@@ -14,7 +14,9 @@ import (
 
 // Ports returns the vNICs that are really there, by what the hypervisor says
 // and by the taps on the host: those of one VM, or, with an empty name, of all
-// VMs, and taps that no VM's device belongs to, with an empty VM.
+// VMs, and taps that no VM's device belongs to, with an empty VM. Among these is
+// what only the packet filter still knows, with neither tap nor device. A
+// hypervisor that is registered as two VMs has its vNICs in both.
 //
 // A VM that is gone has none. When a VM can't be asked, Ports fails: its taps
 // must not pass for taps of no VM. The error is [vnic.ErrUnknownVM] when the VM
@@ -22,7 +24,7 @@ import (
 func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 	// Taps first: one that is made meanwhile shows by its device, and not as
 	// one of no VM.
-	taps, err := h.taps(ctx)
+	taps, err := h.links.Bridged(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list ports: %w", err)
 	}
@@ -31,33 +33,41 @@ func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 		return nil, fmt.Errorf("list ports: %w", err)
 	}
 	var ports []vnic.Port
+	owned := map[vnic.ID]bool{}
 	for _, v := range vms {
 		found, err := v.ports(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("list ports of vm %s: %w", v.Name, err)
 		}
 		for _, p := range found {
-			p.Tap = taps[p.ID]
-			delete(taps, p.ID)
+			p.Bridged, p.Tap = taps[p.ID]
+			owned[p.ID] = true
 			ports = append(ports, p)
 		}
 	}
 	if vmName == "" {
-		for id := range taps {
-			ports = append(ports, vnic.Port{ID: id, Tap: true})
-		}
+		ports = append(ports, h.ownerless(taps, owned)...)
 	}
 	slices.SortFunc(ports, func(a, b vnic.Port) int { return cmp.Compare(a.ID, b.ID) })
 	return ports, nil
 }
 
-func (h *Host) taps(ctx context.Context) (map[vnic.ID]bool, error) {
-	ids, err := h.links.Taps(ctx)
-	taps := make(map[vnic.ID]bool, len(ids))
-	for _, id := range ids {
-		taps[id] = true
+// ownerless returns the taps, and what the packet filter allows, of no VM. taps
+// says of each whether it is a port of a bridge.
+func (h *Host) ownerless(taps, owned map[vnic.ID]bool) []vnic.Port {
+	var ports []vnic.Port
+	for id, bridged := range taps {
+		if !owned[id] {
+			ports = append(ports, vnic.Port{ID: id, Tap: true, Bridged: bridged})
+		}
 	}
-	return taps, err
+	for _, p := range h.guard.Ports() {
+		id, ok := vnic.IDFromName(p.Tap)
+		if _, there := taps[id]; ok && !there && !owned[id] {
+			ports = append(ports, vnic.Port{ID: id})
+		}
+	}
+	return ports
 }
 
 // chosen returns the VM of that name, or all.

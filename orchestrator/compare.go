@@ -9,10 +9,10 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// compare returns how a request differs from that of an attachment of the same
-// key, as a [vnic.ErrConflict].
+// compare returns how a request differs from an attachment of the same key, as a
+// [vnic.ErrConflict]. Addresses, MAC and MTU that it leaves open may be any.
 func compare(a vnic.Attachment, req vnic.Request) error {
-	diffs := differences(a.Request, req)
+	diffs := differences(a, req)
 	if len(diffs) == 0 {
 		return nil
 	}
@@ -20,7 +20,13 @@ func compare(a vnic.Attachment, req vnic.Request) error {
 }
 
 // differences lists what differs as "NAME (OLD, not NEW)".
-func differences(old, req vnic.Request) []string {
+func differences(a vnic.Attachment, req vnic.Request) []string {
+	old := a.Request
+	leased := make([]netip.Addr, len(a.Leases))
+	for i, l := range a.Leases {
+		leased[i] = l.Addr()
+	}
+	other := func(w netip.Addr) bool { return !slices.Contains(leased, w) }
 	var diffs []string
 	diff := func(name string, equal bool, a, b any) {
 		if !equal {
@@ -29,10 +35,10 @@ func differences(old, req vnic.Request) []string {
 	}
 	diff("network", old.Network == req.Network, old.Network, req.Network)
 	diff("netns", old.Netns == req.Netns, old.Netns, req.Netns)
-	diff("address", slices.Equal(sorted(old.Addresses), sorted(req.Addresses)), list(old.Addresses), list(req.Addresses))
-	diff("mac", old.MAC == req.MAC, macOr(old.MAC), macOr(req.MAC))
+	diff("address", !slices.ContainsFunc(req.Addresses, other), list(leased), list(req.Addresses))
+	diff("mac", req.MAC.IsZero() || a.MAC == req.MAC, a.MAC, req.MAC)
 	diff("number of queues", old.Queues == req.Queues, old.Queues, req.Queues)
-	diff("mtu", old.MTU == req.MTU, mtuOr(old.MTU), mtuOr(req.MTU))
+	diff("mtu", req.MTU == 0 || a.MTU == req.MTU, a.MTU, req.MTU)
 	diff("setting of the default route", old.NoDefaultRoute == req.NoDefaultRoute, onOff(!old.NoDefaultRoute), onOff(!req.NoDefaultRoute))
 	return diffs
 }
@@ -43,27 +49,13 @@ func sorted(addrs []netip.Addr) []netip.Addr {
 
 func list(addrs []netip.Addr) string {
 	if len(addrs) == 0 {
-		return "any"
+		return "none"
 	}
 	words := make([]string, len(addrs))
 	for i, a := range sorted(addrs) {
 		words[i] = a.String()
 	}
 	return strings.Join(words, " and ")
-}
-
-func macOr(m vnic.MAC) string {
-	if m.IsZero() {
-		return "any"
-	}
-	return m.String()
-}
-
-func mtuOr(mtu int) string {
-	if mtu == 0 {
-		return "the network's"
-	}
-	return fmt.Sprint(mtu)
 }
 
 func onOff(on bool) string {

@@ -18,14 +18,18 @@ type Host interface {
 	SetNetwork(ctx context.Context, n vnic.Network) error
 	// RemoveNetwork removes a network; that it is gone is no error.
 	RemoveNetwork(ctx context.Context, n vnic.Network) error
-	// Plug gives a VM a vNIC, and undoes all it did when it fails.
+	// Networks returns the networks whose bridges brfuse made, with no more than
+	// name and bridge: enough for RemoveNetwork.
+	Networks(ctx context.Context) ([]vnic.Network, error)
+	// Plug gives a VM a vNIC, and undoes all it did when it fails. When the VM has
+	// it, Plug makes its tap a port of the network's bridge again.
 	Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error)
 	// Unplug takes a vNIC and its tap away. That they are gone, or that the VM is,
 	// is no error. With an empty vm it takes away a tap that no VM has.
 	Unplug(ctx context.Context, vm string, id vnic.ID) error
 	// Ports returns the vNICs that a VM has, none when it is gone. When vm is
-	// empty, it returns those of all VMs, and the taps that no VM has, with an
-	// empty VM. When a hypervisor can't be asked, it fails.
+	// empty, it returns those of all VMs, and the taps that no VM has, or what is
+	// left of them, with an empty VM. When a hypervisor can't be asked, it fails.
 	Ports(ctx context.Context, vm string) ([]vnic.Port, error)
 }
 
@@ -36,8 +40,9 @@ type Guest interface {
 	// Prepare checks that the vNIC can be moved once it is plugged.
 	Prepare(ctx context.Context, vm string, m vnic.Move) error
 	// Move waits for the vNIC, puts it into the pod, and tells how long each took.
+	// It may configure it in the same visit to the pod, and returns it up then.
 	Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []vnic.Timing, error)
-	// Configure gives it MTU, addresses and routes, and sets it up.
+	// Configure gives one that is not up its addresses and routes, and sets it up.
 	Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error)
 	// Release takes it out of the pod; keep says that it won't be unplugged. That
 	// pod or vNIC are gone is no error.

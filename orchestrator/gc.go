@@ -18,9 +18,11 @@ type finding struct {
 	remove func(context.Context) error
 }
 
-// GC finds devices and taps of no attachment, leases of no attachment, and
+// GC finds devices and taps of no attachment, leases of no attachment,
 // attachments that are stuck, have lost their device or tap, or whose VM is
-// unknown; and removes them unless dryRun. It returns one line for each, such as "tap brf0123456789 of no
+// unknown, and bridges of no network; and removes them unless dryRun. A tap that
+// is in no bridge, but belongs to an attachment, gets back into its network's.
+// GC returns one line for each finding, such as "tap brf0123456789 of no
 // attachment". Attachments on which an operation runs are left alone.
 func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 	ctx, done, err := o.begin(ctx)
@@ -28,11 +30,11 @@ func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 		return nil, fmt.Errorf("collect garbage: %w", err)
 	}
 	defer done()
-	ports, hostErr := o.ports(ctx, "") // before the store: see removeStrays
+	host, hostErr := o.inventory(ctx) // before the store: see removeStrays
 	if hostErr != nil {
 		hostErr = fmt.Errorf("%w; the host was left out", hostErr)
 	}
-	found, err := o.findings(ctx, ports, hostErr == nil)
+	found, err := o.findings(ctx, host, hostErr == nil)
 	if err != nil {
 		return nil, fmt.Errorf("collect garbage: %w", err)
 	}
@@ -53,16 +55,36 @@ func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 	return lines, wrap(errors.Join(errs...), "collect garbage")
 }
 
-func (o *Orchestrator) findings(ctx context.Context, ports []vnic.Port, asked bool) ([]finding, error) {
+// inventory is what is on the host.
+type inventory struct {
+	ports    []vnic.Port
+	networks []vnic.Network
+}
+
+func (o *Orchestrator) inventory(ctx context.Context) (inv inventory, err error) {
+	if inv.ports, err = o.ports(ctx, ""); err != nil {
+		return inv, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Query)
+	defer cancel()
+	inv.networks, err = o.cfg.Host.Networks(ctx)
+	return inv, wrap(err, "ask host")
+}
+
+func (o *Orchestrator) findings(ctx context.Context, host inventory, asked bool) ([]finding, error) {
 	var list []vnic.Attachment
+	var nets []networkRecord
 	var leases []finding
-	vms, known := map[string]bool{}, map[vnic.ID]bool{}
+	vms, known := map[string]bool{}, map[vnic.ID]string{} // known: the VM of each attachment
 	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
 		if list, err = all[vnic.Attachment](tx, attachmentPrefix); err != nil {
 			return err
 		}
 		for _, a := range list {
-			known[a.ID] = true
+			known[a.ID] = a.Request.VM
+		}
+		if nets, err = all[networkRecord](tx, networkPrefix); err != nil {
+			return err
 		}
 		records, err := all[vmRecord](tx, vmPrefix)
 		if err != nil {
@@ -81,14 +103,16 @@ func (o *Orchestrator) findings(ctx context.Context, ports []vnic.Port, asked bo
 	if err != nil || !asked {
 		return slices.Concat(leases, lost), err
 	}
-	broken, err := o.brokenAttachments(ctx, list, vms, ports)
-	return slices.Concat(o.strayPorts(known, ports), leases, lost, broken), err
+	broken, err := o.brokenAttachments(ctx, list, vms, host.ports)
+	// Bridges last: they can go when there is no port left.
+	return slices.Concat(o.strayPorts(known, host.ports), leases, lost, broken, o.strayNetworks(nets, host.networks)), err
 }
 
-func (o *Orchestrator) strayPorts(known map[vnic.ID]bool, ports []vnic.Port) []finding {
+func (o *Orchestrator) strayPorts(known map[vnic.ID]string, ports []vnic.Port) []finding {
 	var found []finding
 	for _, p := range ports {
-		if known[p.ID] {
+		if vm, ok := known[p.ID]; ok {
+			o.checkOwner(p, vm)
 			continue
 		}
 		remove := func(ctx context.Context) error { return o.unplugStray(ctx, p) }
@@ -98,18 +122,50 @@ func (o *Orchestrator) strayPorts(known map[vnic.ID]bool, ports []vnic.Port) []f
 		if p.Tap {
 			found = append(found, finding{fmt.Sprintf("tap %s of no attachment", p.ID.TapName()), remove})
 		}
+		if !p.Plug && !p.Tap {
+			found = append(found, finding{fmt.Sprintf("packet filter of tap %s, which does not exist", p.ID.TapName()), remove})
+		}
 	}
 	return found
 }
 
-func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]bool) ([]finding, error) {
+// strayNetworks finds bridges that were made for networks which are not there.
+func (o *Orchestrator) strayNetworks(known []networkRecord, networks []vnic.Network) []finding {
+	var found []finding
+	for _, n := range networks {
+		if slices.ContainsFunc(known, func(k networkRecord) bool { return k.Name == n.Name || k.Bridge == n.Bridge }) {
+			continue
+		}
+		found = append(found, finding{
+			fmt.Sprintf("bridge of network %s, which does not exist", n.Name),
+			func(ctx context.Context) error { return o.removeStrayNetwork(ctx, n) },
+		})
+	}
+	return found
+}
+
+// removeStrayNetwork removes a network from the host, unless one that needs the
+// bridge was made meanwhile.
+func (o *Orchestrator) removeStrayNetwork(ctx context.Context, n vnic.Network) error {
+	return o.named(ctx, networkPrefix+n.Name, func() error {
+		nets, err := o.Networks(ctx)
+		if err != nil || slices.ContainsFunc(nets, func(k vnic.Network) bool { return k.Name == n.Name || k.Bridge == n.Bridge }) {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Network)
+		defer cancel()
+		return late(ctx, "host", o.cfg.Deadlines.Network, o.cfg.Host.RemoveNetwork(ctx, n))
+	})
+}
+
+func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]string) ([]finding, error) {
 	var found []finding
 	leases, err := o.pool.Leases(tx)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range leases {
-		if !known[l.Owner.ID] {
+		if _, ok := known[l.Owner.ID]; !ok {
 			found = append(found, finding{
 				fmt.Sprintf("address %s of network %s leased to no attachment", l.Address, l.Network),
 				o.freeing(l.Owner, func(tx store.Tx) error { return o.pool.FreeLease(tx, l) }),
@@ -121,7 +177,7 @@ func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]bool) ([]f
 		return nil, err
 	}
 	for _, m := range macs {
-		if !known[m.Owner.ID] {
+		if _, ok := known[m.Owner.ID]; !ok {
 			found = append(found, finding{
 				fmt.Sprintf("mac %s leased to no attachment", m.MAC),
 				o.freeing(m.Owner, func(tx store.Tx) error { return o.pool.FreeMAC(tx, m.Owner, m.MAC) }),
@@ -183,43 +239,52 @@ func (o *Orchestrator) stuck(ctx context.Context, a vnic.Attachment) (*record, e
 	return r, nil
 }
 
-// brokenAttachments finds those that are ready, and whose device or tap is gone.
+// brokenAttachments finds those that are ready, and whose device or tap is gone
+// or out of its bridge.
 func (o *Orchestrator) brokenAttachments(ctx context.Context, list []vnic.Attachment, vms map[string]bool, ports []vnic.Port) ([]finding, error) {
 	whole := map[vnic.ID]bool{}
 	for _, p := range ports {
-		whole[p.ID] = p.Plug && p.Tap
+		whole[p.ID] = p.Plug && p.Tap && p.Bridged
 	}
 	var found []finding
 	for _, a := range list {
 		if a.Phase != vnic.PhaseReady || whole[a.ID] || !vms[a.Request.VM] {
 			continue
 		}
-		broken, err := o.broken(ctx, a)
+		fault, err := o.fault(ctx, a)
 		if err != nil {
 			return nil, err
 		}
-		if broken {
-			found = append(found, finding{
-				fmt.Sprintf("attachment %s (%s) without its device or tap", a.ID, describe(a.Request.Key)),
-				func(ctx context.Context) error {
-					return o.locked(ctx, a.ID, func(r *record) error { return o.check(ctx, r) })
-				},
-			})
+		if fault != "" {
+			found = append(found, finding{fault, func(ctx context.Context) error {
+				return o.locked(ctx, a.ID, func(r *record) error { return o.check(ctx, r) })
+			}})
 		}
 	}
 	return found, nil
 }
 
-// broken asks again: what was ready before, and is ready afterwards, has to be
-// in the host's answer.
-func (o *Orchestrator) broken(ctx context.Context, a vnic.Attachment) (bool, error) {
+// fault asks again what a ready attachment lacks: what was ready before, and is
+// ready afterwards, has to be in the host's answer.
+func (o *Orchestrator) fault(ctx context.Context, a vnic.Attachment) (string, error) {
 	ports, err := o.ports(ctx, a.Request.VM)
 	if errors.Is(err, vnic.ErrUnknownVM) {
-		return false, nil // just removed, or not yet known to the host half
+		return "", nil // just removed, or not yet known to the host half
 	}
-	if err != nil || slices.ContainsFunc(ports, func(p vnic.Port) bool { return p.ID == a.ID && p.Plug && p.Tap }) {
-		return false, err
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("attachment %s (%s) without its device or tap", a.ID, describe(a.Request.Key))
+	i := slices.IndexFunc(ports, func(p vnic.Port) bool { return p.ID == a.ID && p.Plug && p.Tap })
+	switch {
+	case i >= 0 && ports[i].Bridged:
+		return "", nil
+	case i >= 0:
+		text = fmt.Sprintf("tap %s of attachment %s (%s) is in no bridge", a.ID.TapName(), a.ID, describe(a.Request.Key))
 	}
 	r, err := o.read(ctx, a.ID)
-	return r != nil && r.Phase == vnic.PhaseReady, err
+	if err != nil || r == nil || r.Phase != vnic.PhaseReady {
+		return "", err
+	}
+	return text, nil
 }

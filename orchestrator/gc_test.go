@@ -11,6 +11,7 @@ import (
 
 	"github.com/brfuse/brfuse/orchestrator/ipam"
 	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/orchestrator/store/memstore"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -27,6 +28,7 @@ func TestGC(t *testing.T) {
 		synctest.Wait() // the next try is not under way: GC leaves alone what is
 		r.world.Litter("vm1", "00000000aa")
 		r.world.Litter("vm8", "00000000bb")
+		r.world.LitterFilter("00000000ee")
 		r.litterStore(r.t)
 
 		want := []string{
@@ -36,6 +38,7 @@ func TestGC(t *testing.T) {
 			"attachment " + string(stuck.ID) + " (web/eth0 in vm1) stuck in phase detaching: unplug: boom",
 			"device brf00000000aa in vm vm1 of no attachment",
 			"mac 02:00:00:00:00:cc leased to no attachment",
+			"packet filter of tap brf00000000ee, which does not exist",
 			"tap brf00000000aa of no attachment",
 			"tap brf00000000bb of no attachment",
 		}
@@ -123,6 +126,33 @@ func TestGCBroken(t *testing.T) {
 		assert.Equal(r.t, want, got)
 		assert.Equal(r.t, "vm1/db/eth0 ready", r.list())
 		r.consistent()
+	})
+}
+
+// TestGCAfterLossOfTheStore starts anew beside networks that nobody knows.
+func TestGCAfterLossOfTheStore(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.conn.Crash()
+		require.NoError(r.t, r.orch.Close())
+		r.store = memstore.New()
+		r.start()
+		_, err := r.orch.CreateNetwork(r.t.Context(), vnic.Network{Name: "green", Bridge: "bf-red", External: true, Subnets: prefixes("10.3.0.0/24")})
+		require.NoError(r.t, err)
+		want := []string{"bridge of network blue, which does not exist"} // red's is used by green
+		got, err := r.orch.GC(r.t.Context(), true)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, want, got)
+		assert.Contains(r.t, r.world.String(), "network blue")
+
+		r.world.Fail("removenetwork", errBoom)
+		_, err = r.orch.GC(r.t.Context(), false)
+		require.EqualError(r.t, err, "collect garbage: bridge of network blue, which does not exist: host: boom")
+		r.world.Fail("removenetwork", nil)
+		got, err = r.orch.GC(r.t.Context(), false)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, want, got)
+		assert.NotContains(r.t, r.world.String(), "network blue")
+		assert.Contains(r.t, r.world.String(), "network red")
 	})
 }
 

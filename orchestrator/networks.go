@@ -11,7 +11,8 @@ import (
 )
 
 // CreateNetwork makes a network and returns it with its defaults filled in. To
-// create the same one again is no error, and has the host half make sure of it.
+// create the same one again is no error, and has the host half make sure of it;
+// then all VMs are reconciled, so that taps find a bridge that was made anew.
 // One that exists and differs is a [vnic.ErrConflict]; a subnet or bridge that
 // belongs to another network is an [vnic.ErrInUse].
 func (o *Orchestrator) CreateNetwork(ctx context.Context, n vnic.Network) (vnic.Network, error) {
@@ -38,7 +39,10 @@ func (o *Orchestrator) createNetwork(ctx context.Context, n vnic.Network) error 
 		return err
 	}
 	err = o.setNetwork(ctx, n)
-	if err == nil || !fresh {
+	switch {
+	case !fresh && err == nil:
+		return o.reconcileAllSoon(ctx)
+	case !fresh || err == nil:
 		return err
 	}
 	if rerr := o.removeNetwork(context.WithoutCancel(ctx), n.Name); rerr != nil {

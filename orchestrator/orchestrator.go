@@ -121,6 +121,15 @@ func (o *Orchestrator) reconcileSoon(vm string) {
 	o.queue.add("reconcile vm "+vm, func(ctx context.Context) error { return o.reconcile(ctx, vm) })
 }
 
+// reconcileAllSoon is reconcileSoon for all VMs.
+func (o *Orchestrator) reconcileAllSoon(ctx context.Context) error {
+	vms, err := o.VMs(ctx)
+	for _, vm := range vms {
+		o.reconcileSoon(vm.Name)
+	}
+	return err
+}
+
 // sweepSoon removes taps of no VM in the background, until that works.
 func (o *Orchestrator) sweepSoon() { o.queue.add("remove stray taps", o.sweep) }
 

@@ -160,12 +160,18 @@ func (o *Orchestrator) check(ctx context.Context, r *record) error {
 }
 
 // verify keeps a ready attachment whose vNIC is where it belongs, and undoes any
-// other.
+// other. A tap that lost its bridge gets it back.
 func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 	log := o.logFor(r)
 	if p := t.ports[r.ID]; !p.Plug || !p.Tap {
 		log.Warn("device or tap is missing, detaching", "device", p.Plug, "tap", p.Tap)
 		return o.undo(ctx, r)
+	}
+	if !t.ports[r.ID].Bridged {
+		log.Warn("tap is in no bridge, making it a port again", "network", r.Request.Network)
+		if err := o.bridgeAgain(ctx, r); err != nil {
+			return fmt.Errorf("tap %s is in no bridge: repair: %w", r.ID.TapName(), err)
+		}
 	}
 	if !t.guest {
 		return nil
@@ -188,19 +194,45 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 	return err
 }
 
+// bridgeAgain makes the attachment's tap a port of its network's bridge, which
+// was deleted, or which it was taken from.
+func (o *Orchestrator) bridgeAgain(ctx context.Context, r *record) error {
+	var n networkRecord
+	var rev int64
+	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
+		rev, err = load(tx, networkPrefix+r.Request.Network, &n)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case rev == 0:
+		return fmt.Errorf("network %s does not exist; see `brfuse network create`: %w", r.Request.Network, vnic.ErrUnknownNetwork)
+	}
+	if err := o.setNetwork(ctx, n.Network); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Plug)
+	defer cancel()
+	_, err = o.cfg.Host.Plug(ctx, plug(r.Attachment))
+	return late(ctx, "plug", o.cfg.Deadlines.Plug, err)
+}
+
 // tell repeats to a guest what it was told when the attachment was made: an
 // agent that was restarted has forgotten it.
 func (o *Orchestrator) tell(ctx context.Context, r *record) error {
 	told := *r // the timings stay those of the attach
-	if err := o.moveStep(ctx, &told); err != nil {
+	nic, err := o.moveStep(ctx, &told)
+	if err != nil {
 		return err
 	}
-	return o.configureStep(ctx, &told)
+	return o.configureStep(ctx, &told, nic)
 }
 
 // removeStrays unplugs what the host has of a VM and no attachment accounts for,
 // and reports what the guest has. A record is written before its vNIC is
-// plugged, so a port without one, looked up after the ports, is a stray.
+// plugged, so a port without one, looked up after the ports, is a stray. One with
+// a record of another VM is not.
 func (o *Orchestrator) removeStrays(ctx context.Context, vm string, t truth) error {
 	var errs []error
 	for id, p := range t.ports {
@@ -209,7 +241,9 @@ func (o *Orchestrator) removeStrays(ctx context.Context, vm string, t truth) err
 			errs = append(errs, err)
 			continue
 		}
-		if r == nil || r.Request.VM != vm {
+		if r != nil {
+			o.checkOwner(p, r.Request.VM)
+		} else {
 			o.log.Warn("port of no attachment, unplugging it", "vm", vm, "attachment", string(id), "device", p.Plug, "tap", p.Tap)
 			errs = append(errs, o.unplugStray(ctx, p))
 		}
@@ -224,6 +258,15 @@ func (o *Orchestrator) removeStrays(ctx context.Context, vm string, t truth) err
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkOwner complains of a vNIC that another VM has than its attachment says:
+// both are the same hypervisor, registered by two sockets. It is left alone.
+func (o *Orchestrator) checkOwner(p vnic.Port, owner string) {
+	if p.VM != "" && p.VM != owner {
+		o.log.Error("two vms are the same hypervisor, remove one of them by `brfuse vm rm`",
+			"vm", p.VM, "other", owner, "attachment", string(p.ID))
+	}
 }
 
 func (o *Orchestrator) unplugStray(ctx context.Context, p vnic.Port) error {

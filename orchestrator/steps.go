@@ -21,13 +21,14 @@ func (o *Orchestrator) carryOut(ctx context.Context, r *record, start time.Time)
 	if err := o.enter(ctx, r, vnic.PhasePlugged); err != nil {
 		return err
 	}
-	if err := o.moveStep(ctx, r); err != nil {
+	nic, err := o.moveStep(ctx, r)
+	if err != nil {
 		return err
 	}
 	if err := o.enter(ctx, r, vnic.PhaseMoved); err != nil {
 		return err
 	}
-	if err := o.configureStep(ctx, r); err != nil {
+	if err := o.configureStep(ctx, r, nic); err != nil {
 		return err
 	}
 	r.Timings = append(r.Timings, vnic.Timing{Step: "total", Duration: time.Since(start)})
@@ -69,19 +70,23 @@ func (o *Orchestrator) plugStep(ctx context.Context, r *record) error {
 }
 
 // moveStep has the guest move the vNIC, and takes the timings from there.
-func (o *Orchestrator) moveStep(ctx context.Context, r *record) error {
+func (o *Orchestrator) moveStep(ctx context.Context, r *record) (vnic.NIC, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Move)
 	defer cancel()
 	nic, timings, err := o.cfg.Guest.Move(ctx, r.Request.VM, move(r.Attachment))
 	r.Timings = append(r.Timings, timings...)
 	if err != nil {
-		return late(ctx, "move", o.cfg.Deadlines.Move, err)
+		return nic, late(ctx, "move", o.cfg.Deadlines.Move, err)
 	}
 	r.GuestPCI = nic.PCI
-	return nil
+	return nic, nil
 }
 
-func (o *Orchestrator) configureStep(ctx context.Context, r *record) error {
+// configureStep has the guest configure the vNIC, unless it has done so.
+func (o *Orchestrator) configureStep(ctx context.Context, r *record, nic vnic.NIC) error {
+	if nic.Up {
+		return nil
+	}
 	return step(ctx, r, "configure", o.cfg.Deadlines.Configure, func(ctx context.Context) error {
 		_, err := o.cfg.Guest.Configure(ctx, r.Request.VM, move(r.Attachment))
 		return err

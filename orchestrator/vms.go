@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -13,7 +15,8 @@ import (
 
 // AddVM registers a VM; it need not run yet. To add the same one again is no
 // error. One that differs is a [vnic.ErrConflict]; a socket or channel that
-// belongs to another VM is an [vnic.ErrInUse].
+// belongs to another VM is an [vnic.ErrInUse], and so is a hypervisor that has
+// vNICs of another VM.
 func (o *Orchestrator) AddVM(ctx context.Context, vm vnic.VM) error {
 	if err := checkVM(vm); err != nil {
 		return fmt.Errorf("add vm: %w", err)
@@ -27,6 +30,10 @@ func (o *Orchestrator) AddVM(ctx context.Context, vm vnic.VM) error {
 	return wrap(err, "add vm %s", vm.Name)
 }
 
+// maxSocket is the longest path of a unix socket in bytes: sun_path less its
+// final zero.
+const maxSocket = 107
+
 func checkVM(vm vnic.VM) error {
 	if err := vnic.CheckVMName(vm.Name); err != nil {
 		return err
@@ -36,6 +43,28 @@ func checkVM(vm vnic.VM) error {
 	}
 	if !filepath.IsAbs(vm.Channel) && !strings.HasPrefix(vm.Channel, "vsock:") {
 		return fmt.Errorf("vm %s: channel %q is neither an absolute path nor vsock:CID:PORT: %w", vm.Name, vm.Channel, vnic.ErrInvalid)
+	}
+	if err := checkSocket("qmp socket", vm.QMP); err != nil {
+		return fmt.Errorf("vm %s: %w", vm.Name, err)
+	}
+	if !filepath.IsAbs(vm.Channel) {
+		return nil
+	}
+	if err := checkSocket("channel", vm.Channel); err != nil {
+		return fmt.Errorf("vm %s: %w", vm.Name, err)
+	}
+	return nil
+}
+
+// checkSocket refuses what can't become a socket. There is none yet before the
+// VM runs.
+func checkSocket(what, path string) error {
+	if len(path) > maxSocket {
+		return fmt.Errorf("%s %s has %d bytes, more than the %d of a socket's path; choose a shorter one: %w",
+			what, path, len(path), maxSocket, vnic.ErrInvalid)
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s %s is there and no socket; give the path that QEMU listens on: %w", what, path, vnic.ErrInvalid)
 	}
 	return nil
 }
@@ -58,7 +87,36 @@ func (o *Orchestrator) addVM(ctx context.Context, vm vnic.VM) error {
 		}
 		return err
 	}
+	if fresh {
+		if err := o.checkHypervisor(ctx, vm.Name); err != nil {
+			if rerr := o.removeVM(context.WithoutCancel(ctx), vm.Name, true); rerr != nil {
+				return fmt.Errorf("%w; undo: %w", err, rerr)
+			}
+			return err
+		}
+	}
 	o.reconcileSoon(vm.Name)
+	return nil
+}
+
+// checkHypervisor refuses a hypervisor that has a vNIC of another VM: then it is
+// that VM's, by a second socket. One that can't be asked may be anything.
+func (o *Orchestrator) checkHypervisor(ctx context.Context, name string) error {
+	ports, err := o.ports(ctx, name)
+	if err != nil {
+		o.log.Warn("vm is added unchecked: its vnics may be those of another vm", "vm", name, "error", err)
+		return nil
+	}
+	for _, p := range ports {
+		r, err := o.read(ctx, p.ID)
+		if err != nil {
+			return err
+		}
+		if r != nil && r.Request.VM != name {
+			return fmt.Errorf("its QEMU is that of %[1]s, which has attachment %[2]s: use %[1]s, or `brfuse vm rm %[1]s` first: %[3]w",
+				r.Request.VM, r.ID, vnic.ErrInUse)
+		}
+	}
 	return nil
 }
 

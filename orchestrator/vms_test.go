@@ -1,6 +1,10 @@
 package orchestrator_test
 
 import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -53,6 +57,42 @@ func TestAddVM(t *testing.T) {
 				vms, err := r.orch.VMs(r.t.Context())
 				require.NoError(r.t, err)
 				assert.Equal(r.t, []vnic.VM{vm("vm1")}, vms)
+			})
+		})
+	}
+}
+
+func TestAddVMSockets(t *testing.T) {
+	dir := t.TempDir()
+	file, socket := filepath.Join(dir, "file"), filepath.Join(dir, "socket")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	longest := "/" + strings.Repeat("x", 106)
+	cases := []struct {
+		name         string
+		qmp, channel string
+		want         string // none: success
+	}{
+		{"socket", socket, "vsock:3:1", ""},
+		{"not there", filepath.Join(dir, "q"), filepath.Join(dir, "c"), ""},
+		{"longest", longest, longest, ""},
+		{"qmp is a file", file, "/run/c", "qmp socket " + file + " is there and no socket; give the path that QEMU listens on: invalid argument"},
+		{"channel is a directory", "/run/q", dir, "channel " + dir + " is there and no socket; give the path that QEMU listens on: invalid argument"},
+		{"qmp is too long", longest + "x", "/run/c", "has 108 bytes, more than the 107 of a socket's path; choose a shorter one: invalid argument"},
+		{"channel is too long", "/run/q", longest + "x", "has 108 bytes, more than the 107 of a socket's path; choose a shorter one: invalid argument"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			inRig(t, func(r *rig) {
+				err := r.orch.AddVM(r.t.Context(), vnic.VM{Name: "vm2", QMP: c.qmp, Channel: c.channel})
+				if c.want == "" {
+					require.NoError(r.t, err)
+					return
+				}
+				require.ErrorIs(r.t, err, vnic.ErrInvalid)
+				require.ErrorContains(r.t, err, c.want)
 			})
 		})
 	}

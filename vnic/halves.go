@@ -32,6 +32,9 @@ type Port struct {
 	Slot string `json:"slot,omitempty"` // "bus/device" in the hypervisor's words
 	Tap  bool   `json:"tap"`            // the tap exists
 	Plug bool   `json:"plug"`           // the hypervisor has the device or its backend
+	// Bridged says that the tap is a port of some bridge: without, nothing comes
+	// in or goes out.
+	Bridged bool `json:"bridged"`
 }
 
 // Move is an order to put a vNIC into a pod: what the guest half needs to know.
@@ -69,7 +72,7 @@ type EventKind string
 
 // Kinds of events.
 const (
-	EventVMUp     EventKind = "vm_up"     // the hypervisor process answers (again); events before it may be lost
+	EventVMUp     EventKind = "vm_up"     // the hypervisor process answers (again), or someone changed taps of the VM; events before it may be lost
 	EventVMGone   EventKind = "vm_gone"   // the hypervisor process is gone, and every vNIC of the VM with it
 	EventRemoved  EventKind = "removed"   // a vNIC was unplugged, and not by the host half
 	EventAgentUp  EventKind = "agent_up"  // a session with the VM's agent began; events before it may be lost

@@ -90,7 +90,7 @@ func newSystem(ctx context.Context, state string, log *slog.Logger) (s *system, 
 	if s.store, err = boltstore.Open(state); err != nil {
 		return nil, err
 	}
-	if s.host, err = hostside.New(hostside.Config{Log: log}); err != nil {
+	if s.host, err = hostside.New(hostside.Config{Log: log}); err != nil { //nolint:contextcheck // it has a life of its own, until Close
 		return nil, errors.Join(err, s.store.Close())
 	}
 	// Events of both halves go to the orchestrator as soon as it is there.

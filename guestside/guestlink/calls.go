@@ -69,7 +69,8 @@ func (l *Links) Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []v
 	return nic, timings, err
 }
 
-// Configure, which a vNIC that is up after Move does not need, gives a moved one its addresses and routes, and sets it up.
+// Configure gives a moved vNIC its addresses and routes, and sets it up. One that
+// Move returned up does not need it.
 func (l *Links) Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error) {
 	var nic vnic.NIC
 	err := l.call(ctx, vm, "configure", l.cfg.Timeouts.Configure, func(ctx context.Context, a agentv1.AgentService) error {

@@ -42,8 +42,8 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.store = db // not before: a nil *Store is no nil Store
-	if p.host, err = hostside.New(hostside.Config{Log: cfg.Log}); err != nil {
+	p.store = db                                                               // not before: a nil *Store is no nil Store
+	if p.host, err = hostside.New(hostside.Config{Log: cfg.Log}); err != nil { //nolint:contextcheck // it has a life of its own, until Close
 		return nil, err
 	}
 	// The orchestrator adds its VMs while it starts, so events may come before

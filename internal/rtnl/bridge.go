@@ -1,6 +1,9 @@
 package rtnl
 
 import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,38 +19,65 @@ import (
 // Bridge says how a bridge is made.
 type Bridge struct {
 	Name  string
-	Alias string   // given by a second request, so a crash may leave the bridge without
+	Alias string
 	MAC   vnic.MAC // explicit, so that it doesn't follow the ports'
 	MTU   int      // bytes; explicit too
 }
 
-// AddBridge makes a bridge that is down and has no multicast snooping. One that
-// exists is [fs.ErrExist].
+// UnfinishedBridge starts the names of bridges that [Handle.AddBridge] has not
+// finished. What is left of one when its process dies is down and has no port.
+const UnfinishedBridge = "bfnew-"
+
+// AddBridge makes a bridge that is down and has no multicast snooping. It gets
+// its name last, so a bridge of that name is never without its alias. When a
+// link has the name already, the error is [fs.ErrExist].
 func (h *Handle) AddBridge(b Bridge) error {
-	snooping := false
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = b.Name, b.MAC.HardwareAddr()
-	// A bridge follows its ports' smallest MTU until its own is changed; the one
-	// that it is made with doesn't count.
-	attrs.MTU = b.MTU + 1
-	err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping})
-	switch {
-	case errors.Is(err, unix.EEXIST):
-		err = fs.ErrExist
-	case errors.Is(err, unix.EOPNOTSUPP):
-		err = fmt.Errorf("%w: %w: load the kernel module bridge", err, vnic.ErrUnsupported)
+	l, err := h.addUnfinished(b)
+	if err == nil {
+		if err = h.finishBridge(l, b); err != nil {
+			err = errors.Join(err, h.DeleteHostLink(l))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("add bridge %s: %w", b.Name, err)
 	}
-	l, err := h.HostLink(b.Name)
-	if err != nil {
-		return err
+	return nil
+}
+
+func (h *Handle) addUnfinished(b Bridge) (HostLink, error) {
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails
+	snooping := false
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = UnfinishedBridge+hex.EncodeToString(id[:]), b.MAC.HardwareAddr()
+	// A bridge follows its ports' smallest MTU until its own is changed; the one
+	// that it is made with doesn't count.
+	attrs.MTU = b.MTU + 1
+	err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = fmt.Errorf("%w: %w: load the kernel module bridge", err, vnic.ErrUnsupported)
 	}
+	if err != nil {
+		return HostLink{}, err
+	}
+	return h.HostLink(attrs.Name)
+}
+
+func (h *Handle) finishBridge(l HostLink, b Bridge) error {
 	if err := h.SetLinkMTU(l, b.MTU); err != nil {
 		return err
 	}
-	return h.SetLinkAlias(l, b.Alias)
+	if err := h.SetLinkAlias(l, b.Alias); err != nil {
+		return err
+	}
+	err := noLink(h.nl.LinkSetName(index(l.Index), b.Name))
+	if errors.Is(err, unix.EEXIST) {
+		err = fs.ErrExist
+	}
+	if err != nil {
+		return fmt.Errorf("rename %s: %w", l.Name, err)
+	}
+	return nil
 }
 
 // SetLinkMTU sets a link's MTU in bytes.
@@ -86,6 +116,10 @@ func (h *Handle) SetLinkNoARP(l HostLink) error {
 // port learns no addresses, so a frame with a forged source can't redirect
 // traffic; it has a static forwarding entry for mac instead, and no frame for
 // an unknown station is flooded to it. Repeating it is harmless.
+//
+// A MAC that the bridge has, or one of its other ports, is a
+// [vnic.ErrAddressTaken]: l is no port then unless it was one before. Of two
+// concurrent calls with the same MAC both may succeed.
 func (h *Handle) JoinBridge(l, bridge HostLink, mac vnic.MAC) error {
 	link := index(l.Index)
 	steps := []struct {
@@ -100,17 +134,59 @@ func (h *Handle) JoinBridge(l, bridge HostLink, mac vnic.MAC) error {
 		}},
 		{"turn learning off", func() error { return h.nl.LinkSetLearning(link, false) }},
 		{"turn flooding off", func() error { return h.nl.LinkSetFlood(link, false) }},
-		{"add forwarding entry", func() error {
-			return h.nl.NeighSet(&netlink.Neigh{
-				LinkIndex: l.Index, Family: unix.AF_BRIDGE, HardwareAddr: mac.HardwareAddr(),
-				State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER,
-			})
-		}},
+		{"add forwarding entry", func() error { return h.setForwarding(l, bridge, mac) }},
 	}
 	for _, s := range steps {
-		if err := noLink(s.do()); err != nil {
-			return fmt.Errorf("port %s of bridge %s: %s: %w", l.Name, bridge.Name, s.what, err)
+		err := noLink(s.do())
+		if err == nil {
+			continue
 		}
+		if l.Master != bridge.Index {
+			err = errors.Join(err, h.LeaveBridge(l))
+		}
+		return fmt.Errorf("port %s of bridge %s: %s: %w", l.Name, bridge.Name, s.what, err)
+	}
+	return nil
+}
+
+// setForwarding adds the port's static entry for mac. One that the bridge
+// merely learned at another port gives way.
+func (h *Handle) setForwarding(l, bridge HostLink, mac vnic.MAC) error {
+	entry := &netlink.Neigh{
+		LinkIndex: l.Index, Family: unix.AF_BRIDGE, HardwareAddr: mac.HardwareAddr(),
+		State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER,
+	}
+	// Exclusive: to replace the bridge's own entry is to cut the host off.
+	err := h.nl.NeighAdd(entry)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := h.checkForwarding(l, bridge, mac); err != nil {
+		return err
+	}
+	return h.nl.NeighSet(entry)
+}
+
+// checkForwarding returns a [vnic.ErrAddressTaken] when the bridge has an entry
+// for mac that is neither l's nor learned.
+func (h *Handle) checkForwarding(l, bridge HostLink, mac vnic.MAC) error {
+	entries, err := dump(func() ([]netlink.Neigh, error) { return h.nl.NeighList(0, unix.AF_BRIDGE) })
+	if err != nil {
+		return fmt.Errorf("list forwarding entries: %w", err)
+	}
+	for _, e := range entries {
+		if e.MasterIndex != bridge.Index || !bytes.Equal(e.HardwareAddr, mac[:]) {
+			continue
+		}
+		local, static := e.State&netlink.NUD_PERMANENT != 0, e.State&netlink.NUD_NOARP != 0
+		if !local && (!static || e.LinkIndex == l.Index) {
+			continue
+		}
+		whose := "bridge " + bridge.Name
+		if e.LinkIndex != bridge.Index {
+			whose = fmt.Sprintf("port %s of bridge %s", h.nameOf(e.LinkIndex), bridge.Name)
+		}
+		return fmt.Errorf("mac %s is that of %s: %w: choose another", mac, whose, vnic.ErrAddressTaken)
 	}
 	return nil
 }

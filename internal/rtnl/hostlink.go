@@ -62,6 +62,15 @@ func (h *Handle) HostLinks(prefix string) ([]HostLink, error) {
 	return found, nil
 }
 
+// nameOf returns the name of a link, or its number when it has none any more.
+func (h *Handle) nameOf(i int) string {
+	l, err := h.nl.LinkByIndex(i)
+	if err != nil {
+		return fmt.Sprintf("%d", i)
+	}
+	return l.Attrs().Name
+}
+
 // DeleteHostLink deletes a link. One that is gone already is no error.
 func (h *Handle) DeleteHostLink(l HostLink) error {
 	err := noLink(h.nl.LinkDel(index(l.Index)))

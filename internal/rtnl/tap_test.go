@@ -74,6 +74,9 @@ func TestIntegrationBridge(t *testing.T) {
 		b := rtnl.Bridge{Name: "br", Alias: "mine", MAC: mac, MTU: 1500}
 		require.NoError(t, h.AddBridge(b))
 		require.ErrorIs(t, h.AddBridge(b), fs.ErrExist)
+		links, err := h.HostLinks("")
+		require.NoError(t, err)
+		assert.Len(t, links, 2, "lo and br: nothing is left of the second")
 		br, err := h.HostLink("br")
 		require.NoError(t, err)
 		assert.Equal(t, rtnl.HostLink{Index: br.Index, Name: "br", Kind: "bridge", Alias: "mine", MAC: mac, MTU: 1500}, br)

@@ -54,6 +54,17 @@ func (c *Conn) RemoveNetwork(ctx context.Context, n vnic.Network) error {
 	return c.call(ctx, "removenetwork", func() error { delete(c.w.networks, n.Name); return nil })
 }
 
+// Networks returns the networks that were made.
+func (c *Conn) Networks(ctx context.Context) (networks []vnic.Network, err error) {
+	err = c.call(ctx, "networks", func() error {
+		for _, n := range c.w.networks {
+			networks = append(networks, vnic.Network{Name: n.Name, Bridge: n.Bridge})
+		}
+		return nil
+	})
+	return networks, err
+}
+
 // machineLocked returns a VM whose hypervisor runs.
 func (c *Conn) machineLocked(vm string) (*machine, error) {
 	m := c.w.machines[vm]
@@ -86,6 +97,7 @@ func (c *Conn) Plug(ctx context.Context, p vnic.Plug) (port vnic.Port, err error
 			m.devices[p.ID] = d
 			c.w.taps[p.ID] = p.VM
 		}
+		delete(c.w.loose, p.ID)
 		port = c.w.portLocked(p.VM, d)
 		return nil
 	})
@@ -94,7 +106,7 @@ func (c *Conn) Plug(ctx context.Context, p vnic.Plug) (port vnic.Port, err error
 
 func (w *World) portLocked(vm string, d *device) vnic.Port {
 	_, tap := w.taps[d.id]
-	return vnic.Port{VM: vm, ID: d.id, MAC: d.mac, Slot: fmt.Sprintf("pci.1/%d", d.slot), Tap: tap, Plug: true}
+	return vnic.Port{VM: vm, ID: d.id, MAC: d.mac, Slot: fmt.Sprintf("pci.1/%d", d.slot), Tap: tap, Plug: true, Bridged: tap && !w.loose[d.id]}
 }
 
 // Unplug takes a device and its tap away; the tap also when the VM is gone, or
@@ -108,6 +120,8 @@ func (c *Conn) Unplug(ctx context.Context, vm string, id vnic.ID) error {
 			delete(m.devices, id)
 		}
 		delete(c.w.taps, id)
+		delete(c.w.loose, id)
+		delete(c.w.filters, id)
 		return nil
 	})
 }
@@ -128,12 +142,25 @@ func (c *Conn) Ports(ctx context.Context, vm string) (ports []vnic.Port, err err
 				ports = append(ports, c.w.portLocked(name, d))
 			}
 		}
-		for id := range c.w.taps {
-			if vm == "" && !plugged[id] {
-				ports = append(ports, vnic.Port{ID: id, Tap: true})
-			}
+		if vm == "" {
+			ports = append(ports, c.w.ownerlessLocked(plugged)...)
 		}
 		return nil
 	})
 	return ports, err
+}
+
+// ownerlessLocked returns the taps, and the filters of taps that are gone, of no
+// device.
+func (w *World) ownerlessLocked(plugged map[vnic.ID]bool) []vnic.Port {
+	var ports []vnic.Port
+	for id := range w.taps {
+		if !plugged[id] {
+			ports = append(ports, vnic.Port{ID: id, Tap: true, Bridged: !w.loose[id]})
+		}
+	}
+	for id := range w.filters {
+		ports = append(ports, vnic.Port{ID: id})
+	}
+	return ports
 }

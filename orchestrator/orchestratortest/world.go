@@ -18,6 +18,8 @@ type World struct {
 	machines map[string]*machine                        // guarded by mu
 	networks map[string]vnic.Network                    // guarded by mu
 	taps     map[vnic.ID]string                         // guarded by mu; the VM that each was made for
+	loose    map[vnic.ID]bool                           // guarded by mu; taps that are in no bridge
+	filters  map[vnic.ID]bool                           // guarded by mu; of taps that are gone
 	hooks    map[string]func(ctx context.Context) error // guarded by mu; by "before CALL" and "after CALL"
 	conns    []*Conn                                    // guarded by mu
 	calls    map[string]int                             // guarded by mu; by call
@@ -50,7 +52,7 @@ type device struct {
 func New() *World {
 	return &World{
 		machines: map[string]*machine{}, networks: map[string]vnic.Network{}, taps: map[vnic.ID]string{},
-		hooks: map[string]func(context.Context) error{}, calls: map[string]int{},
+		loose: map[vnic.ID]bool{}, filters: map[vnic.ID]bool{}, hooks: map[string]func(context.Context) error{}, calls: map[string]int{},
 	}
 }
 
@@ -131,6 +133,23 @@ func (w *World) DeleteTap(id vnic.ID) {
 	w.change(func() []vnic.Event { delete(w.taps, id); return nil })
 }
 
+// DeleteBridge deletes a network's bridge behind everybody's back: all taps are
+// in no bridge from then on.
+func (w *World) DeleteBridge(network string) {
+	w.change(func() []vnic.Event {
+		delete(w.networks, network)
+		for id := range w.taps {
+			w.loose[id] = true
+		}
+		return nil
+	})
+}
+
+// Alias has a VM's hypervisor be reached by a second name, too.
+func (w *World) Alias(vm, second string) {
+	w.change(func() []vnic.Event { w.machines[second] = w.machines[vm]; return nil })
+}
+
 // Blind makes the guest see nothing that is plugged from now on.
 func (w *World) Blind(vm string) {
 	w.change(func() []vnic.Event { w.machines[vm].blind = true; return nil })
@@ -153,6 +172,11 @@ func (w *World) Litter(vm string, id vnic.ID) {
 	})
 }
 
+// LitterFilter leaves the packet filter of a tap that is gone on the host.
+func (w *World) LitterFilter(id vnic.ID) {
+	w.change(func() []vnic.Event { w.filters[id] = true; return nil })
+}
+
 // change runs fn under the lock and sends its events to all connections.
 func (w *World) change(fn func() []vnic.Event) {
 	w.mu.Lock()
@@ -167,8 +191,8 @@ func (w *World) change(fn func() []vnic.Event) {
 }
 
 // Before has fn run at the beginning of each such call: "prepare", "plug",
-// "move", "configure", "release", "nics", "unplug", "ports", "setnetwork",
-// "removenetwork", "addvm" or "removevm". Its error, if any, is the call's, which
+// "move", "configure", "release", "nics", "unplug", "ports", "networks",
+// "setnetwork", "removenetwork", "addvm" or "removevm". Its error, if any, is the call's, which
 // then has no effect. fn nil ends that.
 func (w *World) Before(call string, fn func(ctx context.Context) error) { w.hook("before "+call, fn) }
 
@@ -247,7 +271,14 @@ func (w *World) String() string {
 		lines = append(lines, fmt.Sprintf("network %s on %s", name, n.Bridge))
 	}
 	for id, vm := range w.taps {
-		lines = append(lines, fmt.Sprintf("tap %s of %s", id, vm))
+		line := fmt.Sprintf("tap %s of %s", id, vm)
+		if w.loose[id] {
+			line += " in no bridge"
+		}
+		lines = append(lines, line)
+	}
+	for id := range w.filters {
+		lines = append(lines, fmt.Sprintf("filter of %s", id))
 	}
 	for vm, m := range w.machines {
 		for _, d := range m.devices {

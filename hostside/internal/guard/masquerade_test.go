@@ -12,12 +12,15 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/brfuse/brfuse/hostside/internal/netnstest"
+	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// connect makes veth pairs: the first end gets the first addresses, in ns.
-func connect(t *testing.T, ns *netnstest.NS, name string, addrs []string, to *netnstest.NS, peer string, peerAddrs []string) {
+// connect makes a veth pair: name in ns with the first addresses, and eth0 in the
+// other namespace.
+func connect(t *testing.T, ns *netnstest.NS, name string, addrs []string, to *netnstest.NS, peerAddrs []string) {
 	t.Helper()
+	const peer = "eth0"
 	ns.Run("ip", "link", "add", "name", name, "type", "veth", "peer", "name", peer)
 	require.NoError(t, ns.Do(func() error { return moveLink(peer, to) }))
 	for _, end := range []struct {
@@ -66,9 +69,9 @@ func TestIntegrationMasquerade(t *testing.T) {
 	host, pod, other, world := netnstest.New(t), netnstest.New(t), netnstest.New(t), netnstest.New(t)
 	host.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	// The networks' "bridges" are veths here: the filter knows them by name alone.
-	connect(t, host, "br", []string{"10.9.0.1/24", "fd00:9::1/64"}, pod, "eth0", []string{"10.9.0.2/24", "fd00:9::2/64"})
-	connect(t, host, "br2", []string{"10.10.0.1/24", "fd00:a::1/64"}, other, "eth0", []string{"10.10.0.2/24", "fd00:a::2/64"})
-	connect(t, host, "uplink", []string{"192.0.2.1/24", "2001:db8::1/64"}, world, "eth0", []string{"192.0.2.2/24", "2001:db8::2/64"})
+	connect(t, host, "br", []string{"10.9.0.1/24", "fd00:9::1/64"}, pod, []string{"10.9.0.2/24", "fd00:9::2/64"})
+	connect(t, host, "br2", []string{"10.10.0.1/24", "fd00:a::1/64"}, other, []string{"10.10.0.2/24", "fd00:a::2/64"})
+	connect(t, host, "uplink", []string{"192.0.2.1/24", "2001:db8::1/64"}, world, []string{"192.0.2.2/24", "2001:db8::2/64"})
 	for ns, gateways := range map[*netnstest.NS][2]string{pod: {"10.9.0.1", "fd00:9::1"}, other: {"10.10.0.1", "fd00:a::1"}} {
 		ns.Run("ip", "-4", "route", "add", "default", "via", gateways[0])
 		ns.Run("ip", "-6", "route", "add", "default", "via", gateways[1])
@@ -97,6 +100,48 @@ func TestIntegrationMasquerade(t *testing.T) {
 	require.NoError(t, again.SetNetwork(t.Context(), n))
 	world.Run("ip", "route", "add", "10.9.0.0/24", "via", "192.0.2.1")
 	assert.Equal(t, "10.9.0.2", peerOf(t, pod, world, "192.0.2.2").String(), "without masquerading")
+}
+
+func TestIntegrationBridgeThatWasDeletedIsMadeAgain(t *testing.T) {
+	host, pod, world := netnstest.New(t), netnstest.New(t), netnstest.New(t)
+	connect(t, host, "uplink", []string{"192.0.2.1/24", "2001:db8::1/64"}, world, []string{"192.0.2.2/24", "2001:db8::2/64"})
+	var links *port.Links
+	host.In(func() (err error) {
+		links, err = port.New(discard())
+		return err
+	})
+	t.Cleanup(func() { require.NoError(t, links.Close()) })
+	g := openGuard(t, host)
+	n := testNetwork()
+	n.Bridge = ""
+	n, err := n.Complete()
+	require.NoError(t, err)
+	before := host.State()
+	set := func() {
+		require.NoError(t, links.SetNetwork(t.Context(), n))
+		require.NoError(t, g.SetNetwork(t.Context(), n))
+	}
+	set()
+	host.Run("ip", "link", "del", n.Bridge)
+	set()
+
+	connect(t, host, "port", nil, pod, []string{"10.9.0.2/24", "fd00:9::2/64"})
+	host.Run("ip", "link", "set", "port", "master", n.Bridge)
+	pod.Run("ip", "-4", "route", "add", "default", "via", "10.9.0.1")
+	pod.Run("ip", "-6", "route", "add", "default", "via", "fd00:9::1")
+	assert.Equal(t, "192.0.2.1", peerOf(t, pod, world, "192.0.2.2").String())
+	assert.Equal(t, "2001:db8::1", peerOf(t, pod, world, "2001:db8::2").String())
+
+	host.Run("ip", "link", "del", "port")
+	require.NoError(t, links.RemoveNetwork(t.Context(), n))
+	require.NoError(t, g.RemoveNetwork(t.Context(), n.Name))
+	assert.Equal(t, before, host.State())
+
+	set()
+	host.Run("ip", "link", "del", n.Bridge)
+	require.NoError(t, links.RemoveNetwork(t.Context(), n), "gone already")
+	require.NoError(t, g.RemoveNetwork(t.Context(), n.Name))
+	assert.Equal(t, before, host.State())
 }
 
 // moveLink moves a link of the calling thread's namespace to another one.

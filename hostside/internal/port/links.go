@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/brfuse/brfuse/internal/netnsx"
 	"github.com/brfuse/brfuse/internal/rtnl"
@@ -18,6 +19,9 @@ type Links struct {
 	nl   *rtnl.Handle
 	gone *rtnl.GoneWatch
 	ns   *netnsx.NS
+
+	bridges sync.Mutex // held while bridges are made and unfinished ones removed
+	joins   sync.Mutex // held while a tap joins: two with the same MAC must not both
 
 	jobs chan job
 	stop chan struct{} // closed by Close

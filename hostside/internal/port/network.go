@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"strings"
 
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
@@ -18,8 +19,8 @@ func alias(network string) string { return "brfuse network " + network }
 
 // SetNetwork makes sure that the network's bridge is there and as n says: its
 // alias, MTU and gateway addresses, up, and the host forwards. Of an external
-// bridge it only checks that there is one. A bridge of that name that is not
-// brfuse's is a [vnic.ErrConflict]. n is complete.
+// bridge it only checks that there is one. A link of that name without the
+// network's alias is a [vnic.ErrConflict]. n is complete.
 func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
 	if n.External {
 		if err := l.checkExternal(n); err != nil || !n.Masquerade {
@@ -62,6 +63,11 @@ func (l *Links) checkExternal(n vnic.Network) error {
 
 // bridge returns the network's bridge, and makes it when there is none.
 func (l *Links) bridge(n vnic.Network) (rtnl.HostLink, error) {
+	l.bridges.Lock()
+	defer l.bridges.Unlock()
+	if err := l.removeUnfinished(); err != nil {
+		return rtnl.HostLink{}, err
+	}
 	b, err := l.nl.HostLink(n.Bridge)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = l.nl.AddBridge(rtnl.Bridge{Name: n.Bridge, Alias: alias(n.Name), MTU: n.MTU, MAC: vnic.NewMAC()})
@@ -69,36 +75,42 @@ func (l *Links) bridge(n vnic.Network) (rtnl.HostLink, error) {
 			b, err = l.nl.HostLink(n.Bridge)
 		}
 	}
-	if err != nil {
-		return b, err
+	if err == nil && !ours(b, n) {
+		err = fmt.Errorf("link %s is there and not brfuse's: %w: use it as an external bridge (--external), or give the network another name or bridge",
+			b.Name, vnic.ErrConflict)
 	}
-	ours, err := l.ours(b, n)
-	if err != nil {
-		return b, err
-	}
-	if !ours {
-		return b, fmt.Errorf("link %s is there and not brfuse's: %w: remove it, or use it as an external bridge", b.Name, vnic.ErrConflict)
-	}
-	if b.Alias == "" {
-		return b, l.nl.SetLinkAlias(b, alias(n.Name))
-	}
-	return b, nil
+	return b, err
 }
 
-// ours tells whether b was made for n. A bridge that is down and has neither
-// alias nor port is one whose making was cut short.
-func (l *Links) ours(b rtnl.HostLink, n vnic.Network) (bool, error) {
-	if b.Kind != kindBridge {
-		return false, nil
+// ours tells whether b was made for n. Nothing but the alias proves it: a bridge
+// has it before it has its name.
+func ours(b rtnl.HostLink, n vnic.Network) bool {
+	return b.Kind == kindBridge && b.Alias == alias(n.Name)
+}
+
+// removeUnfinished removes bridges whose making was cut short.
+func (l *Links) removeUnfinished() error {
+	found, err := l.nl.HostLinks(rtnl.UnfinishedBridge)
+	if err != nil {
+		return err
 	}
-	if b.Alias == alias(n.Name) {
-		return true, nil
+	for _, b := range found {
+		if b.Kind != kindBridge || b.Up || b.Alias != "" && !strings.HasPrefix(b.Alias, alias("")) {
+			continue
+		}
+		ports, err := l.nl.BridgePorts(b)
+		if err != nil {
+			return err
+		}
+		if len(ports) > 0 {
+			continue
+		}
+		l.log.Info("remove a bridge whose making was cut short", "bridge", b.Name)
+		if err := l.nl.DeleteHostLink(b); err != nil {
+			return err
+		}
 	}
-	if b.Alias != "" || b.Up {
-		return false, nil
-	}
-	ports, err := l.nl.BridgePorts(b)
-	return len(ports) == 0, err
+	return nil
 }
 
 // RemoveNetwork removes the network's bridge if brfuse made it. With ports in
@@ -111,11 +123,7 @@ func (l *Links) RemoveNetwork(_ context.Context, n vnic.Network) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	ours, err := l.ours(b, n)
-	if err != nil || !ours {
+	if err != nil || !ours(b, n) {
 		return err
 	}
 	ports, err := l.nl.BridgePorts(b)

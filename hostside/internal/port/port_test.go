@@ -2,9 +2,11 @@ package port_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -80,12 +82,12 @@ func TestIntegrationForeignLinksAreLeftAlone(t *testing.T) {
 		make []string
 		ours bool
 	}{
+		{"bare bridge that is down", []string{"ip link add bf-pods type bridge"}, false},
 		{"bridge that is up", []string{"ip link add bf-pods up type bridge"}, false},
 		{"bridge with another's alias", []string{"ip link add bf-pods type bridge", "ip link set bf-pods alias other"}, false},
 		{"bridge of another network", []string{"ip link add bf-pods type bridge", "ip link set bf-pods alias brfuse\x00network\x00pod"}, false},
 		{"bridge with a port", []string{"ip link add bf-pods type bridge", "ip link add p type veth peer name q", "ip link set p master bf-pods"}, false},
 		{"no bridge", []string{"ip link add bf-pods type veth peer name q"}, false},
-		{"bridge whose making was cut short", []string{"ip link add bf-pods type bridge"}, true},
 		{"bridge of an earlier process", []string{"ip link add bf-pods up type bridge", "ip link set bf-pods alias brfuse\x00network\x00pods"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -109,10 +111,137 @@ func TestIntegrationForeignLinksAreLeftAlone(t *testing.T) {
 			err := l.SetNetwork(t.Context(), n)
 			require.ErrorIs(t, err, vnic.ErrConflict)
 			require.ErrorContains(t, err, "set network pods: link bf-pods is there and not brfuse's")
+			require.ErrorContains(t, err, "use it as an external bridge (--external), or give the network another name or bridge")
 			require.NoError(t, l.RemoveNetwork(t.Context(), n))
 			assert.Equal(t, before, ns.State())
 		})
 	}
+}
+
+func TestIntegrationUnfinishedBridgesAreRemoved(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	ns.Run("ip", "link", "add", "bfnew-other", "type", "bridge")
+	ns.Run("ip", "link", "set", "bfnew-other", "alias", "other")
+	ns.Run("ip", "link", "add", "bfnew-up", "up", "type", "bridge")
+	ns.Run("ip", "link", "add", "bfnew-veth", "type", "veth", "peer", "name", "q")
+	ns.Run("ip", "link", "add", "bfnew-port", "type", "bridge")
+	ns.Run("ip", "link", "set", "q", "master", "bfnew-port")
+	foreign := ns.State()
+	ns.Run("ip", "link", "add", "bfnew-00000001", "type", "bridge")
+	ns.Run("ip", "link", "add", "bfnew-00000002", "type", "bridge")
+	ns.Run("ip", "link", "set", "bfnew-00000002", "alias", "brfuse network pods")
+	n := network(t, nil)
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	require.NoError(t, l.RemoveNetwork(t.Context(), n))
+	assert.Equal(t, foreign, ns.State())
+}
+
+func TestIntegrationNetworksAreMadeAtOnce(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	errs := make(chan error, len(names))
+	for i, name := range names {
+		pool := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 10, byte(i), 0}), 24)
+		n := network(t, func(n *vnic.Network) { n.Name, n.Subnets = name, []netip.Prefix{pool} })
+		go func() { errs <- l.SetNetwork(t.Context(), n) }()
+	}
+	for range names {
+		require.NoError(t, <-errs)
+	}
+	for _, name := range names {
+		assert.Contains(t, ns.State(), "link bf-"+name+" ")
+	}
+	assert.NotContains(t, ns.State(), "bfnew-")
+}
+
+func TestIntegrationMACsOfTheBridgeAreRefused(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	n := network(t, nil)
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	ns.Run("ip", "link", "add", "p", "type", "veth", "peer", "name", "q")
+	ns.Run("ip", "link", "set", "p", "master", "bf-pods", "up")
+	first := plug(n)
+	tap, err := l.OpenTap(t.Context(), first)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tap.Close()) }()
+	require.NoError(t, l.Join(t.Context(), tap.Name, n, first.MAC))
+	require.NoError(t, l.Join(t.Context(), tap.Name, n, first.MAC), "again")
+	forwarding := func() string { return ns.Run("bridge", "fdb", "show", "br", "bf-pods") }
+	before, state := forwarding(), ns.State()
+	macOf := func(link string) vnic.MAC {
+		mac, err := vnic.ParseMAC(strings.Fields(ns.Run("ip", "-br", "link", "show", link))[2])
+		require.NoError(t, err)
+		return mac
+	}
+	for _, tt := range []struct {
+		name string
+		mac  vnic.MAC
+		want string
+	}{
+		{"the bridge's", macOf("bf-pods"), "that of bridge bf-pods: address taken: choose another"},
+		{"a port's own", macOf("p"), "that of port p of bridge bf-pods: address taken: choose another"},
+		{"a tap's own", macOf(tap.Name), "that of port " + tap.Name + " of bridge bf-pods"},
+		{"another vNIC's", first.MAC, "that of port " + tap.Name + " of bridge bf-pods"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := plug(n)
+			tap, err := l.OpenTap(t.Context(), p)
+			require.NoError(t, err)
+			err = l.Join(t.Context(), tap.Name, n, tt.mac)
+			require.ErrorIs(t, err, vnic.ErrAddressTaken)
+			require.ErrorContains(t, err, "mac "+tt.mac.String()+" is "+tt.want)
+			assert.NotContains(t, ns.Run("ip", "link", "show", tap.Name), "master")
+			require.NoError(t, l.Leave(t.Context(), p.ID))
+			require.NoError(t, tap.Close())
+			require.NoError(t, l.AwaitGone(t.Context(), tap.Name))
+			assert.Equal(t, before, forwarding())
+			assert.Equal(t, state, ns.State())
+		})
+	}
+}
+
+func TestIntegrationBridgeStaysReachable(t *testing.T) {
+	host, peer := netnstest.New(t), netnstest.New(t)
+	l := newLinks(t, host)
+	n := network(t, nil)
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	mac, err := vnic.ParseMAC(strings.Fields(host.Run("ip", "-br", "link", "show", "bf-pods"))[2])
+	require.NoError(t, err)
+	p := plug(n)
+	tap, err := l.OpenTap(t.Context(), p)
+	require.NoError(t, err)
+	require.ErrorIs(t, l.Join(t.Context(), tap.Name, n, mac), vnic.ErrAddressTaken, "as the first port")
+	require.NoError(t, tap.Close())
+	require.NoError(t, l.AwaitGone(t.Context(), tap.Name))
+
+	host.Run("ip", "link", "add", "p", "type", "veth", "peer", "name", "q")
+	host.Run("ip", "link", "set", "p", "master", "bf-pods", "up")
+	host.Run("ip", "link", "set", "q", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), peer.FD()))
+	peer.Run("ip", "addr", "add", "10.9.0.2/24", "dev", "q")
+	peer.Run("ip", "link", "set", "q", "up")
+	peer.Run("ping", "-c", "1", "-W", "5", "10.9.0.1")
+}
+
+func TestIntegrationLearnedMACGivesWay(t *testing.T) {
+	ns := netnstest.New(t)
+	l := newLinks(t, ns)
+	n := network(t, nil)
+	require.NoError(t, l.SetNetwork(t.Context(), n))
+	ns.Run("ip", "link", "add", "p", "type", "veth", "peer", "name", "q")
+	ns.Run("ip", "link", "set", "p", "master", "bf-pods", "up")
+	ns.Run("ip", "link", "set", "q", "up")
+	p := plug(n)
+	ns.Run("bridge", "fdb", "add", p.MAC.String(), "dev", "p", "master", "dynamic")
+	tap, err := l.OpenTap(t.Context(), p)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tap.Close()) }()
+	require.NoError(t, l.Join(t.Context(), tap.Name, n, p.MAC))
+	forwarding := ns.Run("bridge", "fdb", "show", "br", "bf-pods")
+	assert.Contains(t, forwarding, p.MAC.String()+" dev "+tap.Name+" master bf-pods static")
+	assert.NotContains(t, forwarding, p.MAC.String()+" dev p ")
 }
 
 func TestIntegrationExternalBridge(t *testing.T) {

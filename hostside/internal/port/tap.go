@@ -68,7 +68,8 @@ func (l *Links) OpenTap(ctx context.Context, p vnic.Plug) (_ Tap, err error) {
 }
 
 // Join makes a tap a port of a network's bridge, for the one station with that
-// MAC, and sets it up. It may be repeated.
+// MAC, and sets it up. It may be repeated. A MAC that the bridge or another port
+// of it has is a [vnic.ErrAddressTaken].
 func (l *Links) Join(_ context.Context, tap string, n vnic.Network, mac vnic.MAC) error {
 	link, err := l.nl.HostLink(tap)
 	if err != nil {
@@ -81,7 +82,10 @@ func (l *Links) Join(_ context.Context, tap string, n vnic.Network, mac vnic.MAC
 	if err != nil {
 		return err
 	}
-	if err := l.nl.JoinBridge(link, bridge, mac); err != nil {
+	l.joins.Lock()
+	err = l.nl.JoinBridge(link, bridge, mac)
+	l.joins.Unlock()
+	if err != nil {
 		return err
 	}
 	return l.nl.SetLinkUp(link)
