@@ -184,7 +184,7 @@ func TestIntegrationConcurrentPlugs(t *testing.T) {
 	}
 	// All of them wait for the hypervisor at the same time.
 	require.Eventually(t, func() bool {
-		taps, err := h.links.Taps(t.Context())
+		taps, err := h.links.TapStates(t.Context())
 		return err == nil && len(taps) == n
 	}, 5*time.Second, 5*time.Millisecond)
 	close(y.hold)

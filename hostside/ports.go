@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -24,7 +25,7 @@ import (
 func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 	// Taps first: one that is made meanwhile shows by its device, and not as
 	// one of no VM.
-	taps, err := h.links.Bridged(ctx)
+	taps, err := h.links.TapStates(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list ports: %w", err)
 	}
@@ -40,7 +41,8 @@ func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 			return nil, fmt.Errorf("list ports of vm %s: %w", v.Name, err)
 		}
 		for _, p := range found {
-			p.Bridged, p.Tap = taps[p.ID]
+			tap, there := taps[p.ID]
+			p.Tap, p.Bridged = there, h.bridged(tap)
 			owned[p.ID] = true
 			ports = append(ports, p)
 		}
@@ -52,13 +54,18 @@ func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 	return ports, nil
 }
 
-// ownerless returns the taps, and what the packet filter allows, of no VM. taps
-// says of each whether it is a port of a bridge.
-func (h *Host) ownerless(taps, owned map[vnic.ID]bool) []vnic.Port {
+// bridged tells whether a tap is up and a port of its network's bridge.
+func (h *Host) bridged(t port.TapState) bool {
+	n, err := h.network(t.Network)
+	return t.Up && t.Bridge != "" && (err != nil || t.Bridge == n.Bridge)
+}
+
+// ownerless returns the taps, and what the packet filter allows, of no VM.
+func (h *Host) ownerless(taps map[vnic.ID]port.TapState, owned map[vnic.ID]bool) []vnic.Port {
 	var ports []vnic.Port
-	for id, bridged := range taps {
+	for id, tap := range taps {
 		if !owned[id] {
-			ports = append(ports, vnic.Port{ID: id, Tap: true, Bridged: bridged})
+			ports = append(ports, vnic.Port{ID: id, Tap: true, Bridged: h.bridged(tap)})
 		}
 	}
 	for _, p := range h.guard.Ports() {

@@ -55,6 +55,7 @@ func TestIntegrationChangesByOthersAreTold(t *testing.T) {
 	}{
 		{"bridge is deleted", func(string) []string { return []string{"link", "delete", "bf-pods"} }},
 		{"tap is taken from its bridge", func(tap string) []string { return []string{"link", "set", tap, "nomaster"} }},
+		{"tap is set down", func(tap string) []string { return []string{"link", "set", tap, "down"} }},
 		{"tap is deleted", func(tap string) []string { return []string{"link", "delete", tap} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

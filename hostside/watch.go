@@ -6,9 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -91,7 +91,7 @@ func (w *linkWatch) lost(u rtnl.Update) map[string][]vnic.ID {
 		if !ok || id.TapName() != c.Link.Name {
 			continue
 		}
-		if vm, ok := strings.CutPrefix(c.Link.Alias, "brfuse vm "); ok && !c.Gone && c.Link.Master != 0 {
+		if vm, _, ok := port.ParseTapAlias(c.Link.Alias); ok && !c.Gone && c.Link.Master != 0 && c.Link.Up {
 			w.ports[id] = vm
 		} else if vm, ok := w.ports[id]; ok {
 			delete(w.ports, id)

@@ -30,6 +30,17 @@ func TestIntegrationByHand(t *testing.T) {
 		onHost(ctx, t, s, "ip", "link", "set", web.Tap, "nomaster")
 		answers(t, web)
 	})
+	t.Run("a tap set down", func(t *testing.T) {
+		onHost(ctx, t, s, "ip", "link", "set", web.Tap, "down")
+		answers(t, web)
+	})
+	t.Run("a tap in another network's bridge", func(t *testing.T) {
+		run(ctx, t, s, "network", "create", "green", "--subnet", "10.232.0.0/24")
+		onHost(ctx, t, s, "ip", "link", "set", web.Tap, "master", "bf-green")
+		answers(t, web)
+		assert.Contains(t, onHost(ctx, t, s, "ip", "link", "show", web.Tap), "master bf-blue")
+		run(ctx, t, s, "network", "rm", "green")
+	})
 	t.Run("the bridge deleted", func(t *testing.T) {
 		onHost(ctx, t, s, "ip", "link", "del", "bf-blue")
 		run(ctx, t, s, "network", "create", "blue", "--subnet", bluePrefix4+"0/24", "--subnet", bluePrefix6+"/64")

@@ -10,7 +10,8 @@ import (
 )
 
 // compare returns how a request differs from an attachment of the same key, as a
-// [vnic.ErrConflict]. Addresses, MAC and MTU that it leaves open may be any.
+// [vnic.ErrConflict]. Addresses, MAC, MTU and namespace that it leaves open may
+// be any; the pod's name is the default of the last.
 func compare(a vnic.Attachment, req vnic.Request) error {
 	diffs := differences(a, req)
 	if len(diffs) == 0 {
@@ -34,7 +35,7 @@ func differences(a vnic.Attachment, req vnic.Request) []string {
 		}
 	}
 	diff("network", old.Network == req.Network, old.Network, req.Network)
-	diff("netns", old.Netns == req.Netns, old.Netns, req.Netns)
+	diff("netns", old.Netns == req.Netns || req.Netns == req.Pod, old.Netns, req.Netns)
 	diff("address", !slices.ContainsFunc(req.Addresses, other), list(leased), list(req.Addresses))
 	diff("mac", req.MAC.IsZero() || a.MAC == req.MAC, a.MAC, req.MAC)
 	diff("number of queues", old.Queues == req.Queues, old.Queues, req.Queues)

@@ -21,7 +21,7 @@ type finding struct {
 // GC finds devices and taps of no attachment, leases of no attachment,
 // attachments that are stuck, have lost their device or tap, or whose VM is
 // unknown, and bridges of no network; and removes them unless dryRun. A tap that
-// is in no bridge, but belongs to an attachment, gets back into its network's.
+// is down or not in its network's bridge, but belongs to an attachment, gets back there.
 // GC returns one line for each finding, such as "tap brf0123456789 of no
 // attachment". Attachments on which an operation runs are left alone.
 func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
@@ -280,7 +280,7 @@ func (o *Orchestrator) fault(ctx context.Context, a vnic.Attachment) (string, er
 	case i >= 0 && ports[i].Bridged:
 		return "", nil
 	case i >= 0:
-		text = fmt.Sprintf("tap %s of attachment %s (%s) is in no bridge", a.ID.TapName(), a.ID, describe(a.Request.Key))
+		text = fmt.Sprintf("tap %s of attachment %s (%s) is not up in its network's bridge", a.ID.TapName(), a.ID, describe(a.Request.Key))
 	}
 	r, err := o.read(ctx, a.ID)
 	if err != nil || r == nil || r.Phase != vnic.PhaseReady {

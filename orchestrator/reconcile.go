@@ -168,9 +168,9 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 		return o.undo(ctx, r)
 	}
 	if !t.ports[r.ID].Bridged {
-		log.Warn("tap is in no bridge, making it a port again", "network", r.Request.Network)
+		log.Warn("tap is not up in its network's bridge, making it a port again", "network", r.Request.Network)
 		if err := o.bridgeAgain(ctx, r); err != nil {
-			return fmt.Errorf("tap %s is in no bridge: repair: %w", r.ID.TapName(), err)
+			return fmt.Errorf("tap %s is not up in its network's bridge: repair: %w", r.ID.TapName(), err)
 		}
 	}
 	if !t.guest {

@@ -55,7 +55,7 @@ func TestBridgeDeletedIsReported(t *testing.T) {
 		broken := r.world.String()
 		got, err := r.orch.GC(r.t.Context(), true)
 		require.NoError(r.t, err)
-		assert.Equal(r.t, []string{"tap brf" + string(a.ID) + " of attachment " + string(a.ID) + " (web/eth0 in vm1) is in no bridge"}, got)
+		assert.Equal(r.t, []string{"tap brf" + string(a.ID) + " of attachment " + string(a.ID) + " (web/eth0 in vm1) is not up in its network's bridge"}, got)
 		assert.Equal(r.t, broken, r.world.String(), "a dry run changes nothing")
 	})
 }
@@ -70,7 +70,7 @@ func TestBridgeCannotBeRepaired(t *testing.T) {
 				r.world.Fail(call, errBoom)
 				err := r.orch.Reconcile(r.t.Context(), "vm1")
 				require.ErrorIs(r.t, err, errBoom)
-				require.ErrorContains(r.t, err, "tap brf"+string(a.ID)+" is in no bridge: repair: ")
+				require.ErrorContains(r.t, err, "tap brf"+string(a.ID)+" is not up in its network's bridge: repair: ")
 				assert.Equal(r.t, "vm1/web/eth0 ready", r.list())
 				r.world.Fail(call, nil)
 				require.NoError(r.t, r.orch.Reconcile(r.t.Context(), "vm1"))

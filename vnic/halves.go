@@ -32,8 +32,8 @@ type Port struct {
 	Slot string `json:"slot,omitempty"` // "bus/device" in the hypervisor's words
 	Tap  bool   `json:"tap"`            // the tap exists
 	Plug bool   `json:"plug"`           // the hypervisor has the device or its backend
-	// Bridged says that the tap is a port of some bridge: without, nothing comes
-	// in or goes out.
+	// Bridged says that the tap is up and a port of its network's bridge: without,
+	// nothing comes in or goes out.
 	Bridged bool `json:"bridged"`
 }
 

@@ -16,9 +16,10 @@ func (a *app) gc() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what belongs to no attachment",
-		Long: `gc compares the store, the hypervisors and the host's links, and removes what
-belongs to no attachment, and attachments that have lost what belongs to them. brfused does so by itself whenever it
-starts or a VM or agent comes back; gc shows that nothing is left.`,
+		Long: `gc compares the store, the hypervisors and the host's links. It removes what
+belongs to no attachment, removes attachments that have lost their device or tap,
+and repairs taps that are not in their bridge. brfused does so by itself whenever
+it starts or a VM or agent comes back; gc shows that nothing is left.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
 				got, err := cl.GC(ctx, &req)

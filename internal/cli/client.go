@@ -39,7 +39,7 @@ func (a *app) call(ctx context.Context, f func(context.Context, brfusev1.BrfuseC
 	defer cancel()
 	err = rpcerr.Decode(f(ctx, brfusev1.NewBrfuseClient(conn)))
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil { // else it is one of the daemon's deadlines
-		return fmt.Errorf("no answer from brfused within --timeout %s: %w", a.timeout, err)
+		return fmt.Errorf("no answer from brfused within --timeout %s: %w", a.timeout, context.DeadlineExceeded)
 	}
 	return err
 }

@@ -26,13 +26,13 @@ func (a *app) networkCreate() *cobra.Command {
 outside is masqueraded once, on the host. With --bridge NAME --external an
 existing bridge is used as it is. To create the same network again is no error.`,
 		Example: `  brfuse network create blue --subnet 10.9.0.0/24 --subnet fd00:9::/64
-  brfuse network create lab --subnet 192.0.2.0/24 --bridge br0 --external --no-masquerade`,
+  brfuse network create lab --subnet 192.0.2.0/24 --bridge br0 --external`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(n.GetSubnets()) == 0 {
 				return usagef("network create needs --subnet; see `brfuse network create --help`")
 			}
-			n.Name, n.Masquerade = args[0], !noMasquerade
+			n.Name, n.Masquerade = args[0], !noMasquerade && !n.GetExternal()
 			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
 				got, err := cl.CreateNetwork(ctx, &brfusev1.CreateNetworkRequest{Network: &n})
 				if err != nil {
@@ -47,7 +47,7 @@ existing bridge is used as it is. To create the same network again is no error.`
 	f.StringSliceVar(&n.Gateways, "gateway", nil, "gateway of each subnet, in the same order (default: the first host address)")
 	f.StringVar(&n.Bridge, "bridge", "", "bridge's name (default: made from the network's name)")
 	f.BoolVar(&n.External, "external", false, "the bridge exists and is configured by others")
-	f.BoolVar(&noMasquerade, "no-masquerade", false, "route the pods' own addresses to outside")
+	f.BoolVar(&noMasquerade, "no-masquerade", false, "route the pods' own addresses to outside; so it is with --external")
 	f.Uint32Var(&n.Mtu, "mtu", 0, "MTU in bytes (default 1500)")
 	return c
 }

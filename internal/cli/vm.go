@@ -97,7 +97,11 @@ func vmTable(w *tabwriter.Writer, vms []*brfusev1.VM) {
 		if v := m.GetAgentVersion(); v != "" {
 			agent += " (" + v + ")"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\t%s\n", m.GetName(), m.GetState(), agent, orDash(m.GetHotplug()),
-			m.GetSlotsUsed(), m.GetSlotsTotal(), m.GetAttachments(), orDash(m.GetQemuVersion()), m.GetQmp())
+		slots := "-" // not known while QEMU does not answer
+		if m.GetSlotsTotal() > 0 {
+			slots = fmt.Sprintf("%d/%d", m.GetSlotsUsed(), m.GetSlotsTotal())
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.GetName(), m.GetState(), agent, orDash(m.GetHotplug()),
+			slots, m.GetAttachments(), orDash(m.GetQemuVersion()), m.GetQmp())
 	}
 }

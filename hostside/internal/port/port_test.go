@@ -309,9 +309,9 @@ func TestIntegrationTap(t *testing.T) {
 	assert.Equal(t, "1\n", ns.Run("sysctl", "-n", "net.ipv6.conf."+tap.Name+".disable_ipv6"))
 	_, err = l.OpenTap(t.Context(), p)
 	require.ErrorIs(t, err, fs.ErrExist, "one that is there is not adopted")
-	ids, err := l.Taps(t.Context())
+	taps, err := l.TapStates(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, []vnic.ID{p.ID}, ids)
+	assert.Equal(t, map[vnic.ID]port.TapState{p.ID: {Network: p.Network}}, taps)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -337,9 +337,9 @@ func TestIntegrationLinkThatIsNoTap(t *testing.T) {
 	id := vnic.NewID()
 	ns.Run("ip", "link", "add", id.TapName(), "type", "veth", "peer", "name", "q")
 	before := ns.State()
-	ids, err := l.Taps(t.Context())
+	taps, err := l.TapStates(t.Context())
 	require.NoError(t, err)
-	assert.Empty(t, ids)
+	assert.Empty(t, taps)
 	require.ErrorIs(t, l.DeleteTap(t.Context(), id), vnic.ErrConflict)
 	assert.Equal(t, before, ns.State())
 }

@@ -7,20 +7,44 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// Bridged returns the vNICs that have a tap, and whether it is a port of a
-// bridge, whichever that is.
-func (l *Links) Bridged(context.Context) (map[vnic.ID]bool, error) {
-	links, err := l.nl.HostLinks(vnic.Prefix)
+// TapState is how the tap of a vNIC is.
+type TapState struct {
+	Network string // that it was made for
+	Bridge  string // that it is a port of; empty: of none
+	Up      bool
+}
+
+// TapStates returns how the taps of all vNICs that have one are.
+func (l *Links) TapStates(context.Context) (map[vnic.ID]TapState, error) {
+	links, err := l.nl.HostLinks("")
 	if err != nil {
 		return nil, err
 	}
-	taps := make(map[vnic.ID]bool, len(links))
+	names := make(map[int]string, len(links))
+	for _, link := range links {
+		names[link.Index] = link.Name
+	}
+	taps := map[vnic.ID]TapState{}
 	for _, link := range links {
 		if id, ok := vnic.IDFromName(link.Name); ok && id.TapName() == link.Name && link.Kind == kindTap {
-			taps[id] = link.Master != 0
+			_, network, _ := ParseTapAlias(link.Alias)
+			taps[id] = TapState{Network: network, Bridge: names[link.Master], Up: link.Up}
 		}
 	}
 	return taps, nil
+}
+
+// tapAlias is a tap's alias. It tells people, and the next daemon, what the tap
+// is for.
+func tapAlias(vm, network string) string { return "brfuse vm " + vm + " network " + network }
+
+// ParseTapAlias reads the alias that a tap was given.
+func ParseTapAlias(s string) (vm, network string, ok bool) {
+	rest, ok := strings.CutPrefix(s, "brfuse vm ")
+	if !ok {
+		return "", "", false
+	}
+	return strings.Cut(rest, " network ")
 }
 
 // Networks returns the name and the bridge of each network whose bridge brfuse

@@ -58,7 +58,7 @@ func (l *Links) OpenTap(ctx context.Context, p vnic.Plug) (_ Tap, err error) {
 			return Tap{}, err
 		}
 	}
-	if err := l.nl.SetLinkAlias(link, "brfuse vm "+p.VM); err != nil {
+	if err := l.nl.SetLinkAlias(link, tapAlias(p.VM, p.Network)); err != nil {
 		return Tap{}, err
 	}
 	if t.Vhost, err = rtnl.OpenVhost(p.Queues); err != nil {
@@ -135,21 +135,6 @@ func (l *Links) tap(id vnic.ID) (rtnl.HostLink, error) {
 		err = fmt.Errorf("link %s is a %s and no tap of brfuse's: %w", link.Name, link.Kind, vnic.ErrConflict)
 	}
 	return link, err
-}
-
-// Taps returns the vNICs that have a tap.
-func (l *Links) Taps(context.Context) ([]vnic.ID, error) {
-	links, err := l.nl.HostLinks(vnic.Prefix)
-	if err != nil {
-		return nil, err
-	}
-	var ids []vnic.ID
-	for _, link := range links {
-		if id, ok := vnic.IDFromName(link.Name); ok && id.TapName() == link.Name && link.Kind == kindTap {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }
 
 const kindTap = "tun"

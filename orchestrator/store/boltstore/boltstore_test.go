@@ -100,6 +100,13 @@ func TestOpenRefuses(t *testing.T) {
 			"open store PATH: damaged: invalid database; restore it from a copy, or move the file away to start empty",
 		},
 		{
+			"a small file", func(t *testing.T, path string) {
+				t.Helper()
+				require.NoError(t, os.WriteFile(path, make([]byte, 5000), 0o600))
+			}, store.ErrDamaged,
+			"open store PATH: damaged: file size too small 5000; restore it from a copy, or move the file away to start empty",
+		},
+		{
 			"newer schema", func(t *testing.T, path string) {
 				t.Helper()
 				tamper(t, path, func(tx *bolt.Tx) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -127,7 +128,8 @@ func explain(path string, err error) error {
 	case errors.Is(err, store.ErrDamaged):
 		return fmt.Errorf("open store %s: %w; restore it from a copy, or move the file away to start empty", path, err)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum),
-		errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrInvalidMapping):
+		errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrInvalidMapping),
+		strings.HasPrefix(err.Error(), "file size too small"): // bbolt has no name for it
 		return fmt.Errorf("open store %s: %w: %w; restore it from a copy, or move the file away to start empty",
 			path, store.ErrDamaged, err)
 	}
