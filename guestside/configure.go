@@ -20,7 +20,7 @@ import (
 // addresses and routes, sets it up and announces the addresses to its
 // neighbours. It is a [vnic.ErrNICMissing] when the vNIC is not in the pod under
 // its name, and a [vnic.ErrConflict] when another interface of the pod has one of
-// the routes.
+// the routes. Stations that the order names are entered in the neighbour table.
 //
 // With an IPv6 address among the wanted it also gets the link-local address that
 // derives from its MAC; without, it gets no IPv6 address at all. Router
@@ -177,6 +177,9 @@ func (s *setup) plan() []rtnl.Request {
 		if !slices.ContainsFunc(s.routes, func(h rtnl.Route) bool { return h.Index == i && h.Route == r }) {
 			add(rtnl.AddRoute(route))
 		}
+	}
+	for _, n := range s.m.Neighbours {
+		add(rtnl.SetNeighbour(i, n.Address, n.MAC))
 	}
 	add(rtnl.GetLinkIndex(&s.link, i))
 	return reqs

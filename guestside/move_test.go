@@ -3,6 +3,7 @@ package guestside
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -318,6 +319,8 @@ func TestIntegrationAttach(t *testing.T) {
 	pod := newNS(t)
 	m := order(pod, "10.1.0.2/24", "fd00:1::2/64")
 	m.Routes = []vnic.Route{route("0.0.0.0/0", "10.1.0.1")}
+	gateway := vnic.Neighbour{Address: netip.MustParseAddr("10.1.0.1"), MAC: vnic.MAC{2, 0, 0, 0, 0, 1}}
+	m.Neighbours = []vnic.Neighbour{gateway}
 	l.plug(m, "ens5")
 	for range 2 {
 		nic, times, err := l.Attach(l.deadline(), m)
@@ -327,6 +330,15 @@ func TestIntegrationAttach(t *testing.T) {
 		assert.Positive(t, times.Move)
 		assert.Positive(t, times.Configure)
 		assert.Contains(t, show(t, pod), "10.1.0.2/24")
+		in(t, pod, func() error {
+			list, err := netlink.NeighList(0, netlink.FAMILY_V4)
+			if assert.Len(t, list, 1) {
+				assert.Equal(t, gateway.Address.String(), list[0].IP.String())
+				assert.Equal(t, gateway.MAC.String(), list[0].HardwareAddr.String())
+				assert.Equal(t, netlink.NUD_PERMANENT, list[0].State)
+			}
+			return err
+		})
 	}
 	bad := order(pod, "10.1.0.3/24")
 	bad.Interface = "net1"

@@ -47,6 +47,14 @@ type Move struct {
 	Queues    int
 	Addresses []netip.Prefix
 	Routes    []Route
+	// Neighbours are told to the pod's kernel for good, so that it need not ask.
+	Neighbours []Neighbour
+}
+
+// Neighbour is a station on a vNIC's network.
+type Neighbour struct {
+	Address netip.Addr `json:"address"`
+	MAC     MAC        `json:"mac"`
 }
 
 // Route is a route of a pod.

@@ -14,7 +14,7 @@ import (
 
 const (
 	maxNetns  = 4096
-	maxListed = 1024 // addresses or routes of one vNIC
+	maxListed = 1024 // addresses, routes or neighbours of one vNIC
 	maxTold   = 8    // addresses of one vNIC in a list, so that the list fits into a message
 )
 
@@ -68,8 +68,8 @@ func toMove(req *agentv1.MoveRequest) (vnic.Move, error) {
 		return m, fmt.Errorf("mtu %d is not in %d-%d: %w", m.MTU, vnic.MinMTU, vnic.MaxMTU, vnic.ErrInvalid)
 	case m.Queues > vnic.MaxQueues:
 		return m, fmt.Errorf("queues %d is more than %d: %w", m.Queues, vnic.MaxQueues, vnic.ErrInvalid)
-	case len(req.GetAddresses()) > maxListed || len(req.GetRoutes()) > maxListed:
-		return m, fmt.Errorf("more than %d addresses or routes: %w", maxListed, vnic.ErrInvalid)
+	case max(len(req.GetAddresses()), len(req.GetRoutes()), len(req.GetNeighbours())) > maxListed:
+		return m, fmt.Errorf("more than %d addresses, routes or neighbours: %w", maxListed, vnic.ErrInvalid)
 	}
 	for _, s := range req.GetAddresses() {
 		p, err := netip.ParsePrefix(s)
@@ -85,7 +85,24 @@ func toMove(req *agentv1.MoveRequest) (vnic.Move, error) {
 		}
 		m.Routes = append(m.Routes, route)
 	}
+	for _, n := range req.GetNeighbours() {
+		neighbour, err := toNeighbour(n)
+		if err != nil {
+			return m, err
+		}
+		m.Neighbours = append(m.Neighbours, neighbour)
+	}
 	return m, nil
+}
+
+func toNeighbour(n *agentv1.Neighbour) (neighbour vnic.Neighbour, err error) {
+	if neighbour.Address, err = netip.ParseAddr(n.GetAddress()); err != nil {
+		return neighbour, fmt.Errorf("neighbour: %w: %w", err, vnic.ErrInvalid)
+	}
+	if neighbour.MAC, err = vnic.ParseMAC(n.GetMac()); err != nil {
+		return neighbour, fmt.Errorf("neighbour %s: %w", neighbour.Address, err)
+	}
+	return neighbour, nil
 }
 
 func toRoute(r *agentv1.Route) (route vnic.Route, err error) {

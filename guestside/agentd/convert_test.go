@@ -23,8 +23,9 @@ import (
 func request() *agentv1.MoveRequest {
 	return &agentv1.MoveRequest{
 		Id: "0123456789", Mac: "02:00:5e:00:53:01", Netns: "/run/netns/web", Interface: "eth0", Mtu: 1400, Queues: 2,
-		Addresses: []string{"10.1.0.2/24", "fd00::2/64"},
-		Routes:    []*agentv1.Route{{Destination: "0.0.0.0/0", Gateway: "10.1.0.1"}, {Destination: "fd01::/64"}},
+		Addresses:  []string{"10.1.0.2/24", "fd00::2/64"},
+		Routes:     []*agentv1.Route{{Destination: "0.0.0.0/0", Gateway: "10.1.0.1"}, {Destination: "fd01::/64"}},
+		Neighbours: []*agentv1.Neighbour{{Address: "10.1.0.1", Mac: "02:00:5e:00:53:99"}},
 	}
 }
 
@@ -38,6 +39,7 @@ func TestToMove(t *testing.T) {
 			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.1.0.1")},
 			{Destination: netip.MustParsePrefix("fd01::/64")},
 		},
+		Neighbours: []vnic.Neighbour{{Address: netip.MustParseAddr("10.1.0.1"), MAC: vnic.MAC{2, 0, 0x5e, 0, 0x53, 0x99}}},
 	}, m)
 }
 
@@ -62,6 +64,8 @@ func TestToMoveRefuses(t *testing.T) {
 		{"route", func(r *agentv1.MoveRequest) { r.Routes = []*agentv1.Route{{}} }, "route: "},
 		{"gateway", func(r *agentv1.MoveRequest) { r.Routes[0].Gateway = "x" }, "route to 0.0.0.0/0: "},
 		{"families", func(r *agentv1.MoveRequest) { r.Routes[0].Gateway = "::1" }, "two families"},
+		{"neighbour", func(r *agentv1.MoveRequest) { r.Neighbours[0].Address = "" }, "neighbour: "},
+		{"neighbour's mac", func(r *agentv1.MoveRequest) { r.Neighbours[0].Mac = "x" }, `neighbour 10.1.0.1: mac "x"`},
 		{"many addresses", func(r *agentv1.MoveRequest) { r.Addresses = make([]string, 2000) }, "more than 1024"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -42,6 +42,9 @@ func fromMove(m vnic.Move) *agentv1.MoveRequest {
 		}
 		req.Routes = append(req.Routes, route)
 	}
+	for _, n := range m.Neighbours {
+		req.Neighbours = append(req.Neighbours, &agentv1.Neighbour{Address: n.Address.String(), Mac: n.MAC.String()})
+	}
 	return req
 }
 

@@ -69,7 +69,7 @@ func (x ReportRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReportRequest_Kind.Descriptor instead.
 func (ReportRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type InfoRequest struct {
@@ -282,6 +282,7 @@ type MoveRequest struct {
 	Queues        uint32                 `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
 	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Routes        []*Route               `protobuf:"bytes,8,rep,name=routes,proto3" json:"routes,omitempty"`
+	Neighbours    []*Neighbour           `protobuf:"bytes,9,rep,name=neighbours,proto3" json:"neighbours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +373,66 @@ func (x *MoveRequest) GetRoutes() []*Route {
 	return nil
 }
 
+func (x *MoveRequest) GetNeighbours() []*Neighbour {
+	if x != nil {
+		return x.Neighbours
+	}
+	return nil
+}
+
+// Neighbour is told to the pod's kernel for good.
+type Neighbour struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Neighbour) Reset() {
+	*x = Neighbour{}
+	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Neighbour) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Neighbour) ProtoMessage() {}
+
+func (x *Neighbour) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
+func (*Neighbour) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Neighbour) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Neighbour) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
 type Route struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Destination   string                 `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
@@ -382,7 +443,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +455,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +468,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Route) GetDestination() string {
@@ -439,7 +500,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +512,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +525,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MoveResponse) GetNic() *NIC {
@@ -504,7 +565,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +577,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +590,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConfigureResponse) GetNic() *NIC {
@@ -554,7 +615,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +627,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +640,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReleaseRequest) GetId() string {
@@ -625,7 +686,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +698,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +711,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 type ListRequest struct {
@@ -661,7 +722,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +734,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +747,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type ListResponse struct {
@@ -698,7 +759,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +771,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +784,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListResponse) GetNics() []*NIC {
@@ -749,7 +810,7 @@ type NIC struct {
 
 func (x *NIC) Reset() {
 	*x = NIC{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +822,7 @@ func (x *NIC) String() string {
 func (*NIC) ProtoMessage() {}
 
 func (x *NIC) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +835,7 @@ func (x *NIC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NIC.ProtoReflect.Descriptor instead.
 func (*NIC) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NIC) GetId() string {
@@ -844,7 +905,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +917,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +930,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportRequest) GetKind() ReportRequest_Kind {
@@ -901,7 +962,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +974,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +987,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -944,7 +1005,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
 	"\x05netns\x18\x03 \x01(\tR\x05netns\x12\x1c\n" +
 	"\tinterface\x18\x04 \x01(\tR\tinterface\"\x11\n" +
-	"\x0fPrepareResponse\"\xdb\x01\n" +
+	"\x0fPrepareResponse\"\x97\x02\n" +
 	"\vMoveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
@@ -953,7 +1014,13 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x03mtu\x18\x05 \x01(\rR\x03mtu\x12\x16\n" +
 	"\x06queues\x18\x06 \x01(\rR\x06queues\x12\x1c\n" +
 	"\taddresses\x18\a \x03(\tR\taddresses\x12.\n" +
-	"\x06routes\x18\b \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\"C\n" +
+	"\x06routes\x18\b \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\x12:\n" +
+	"\n" +
+	"neighbours\x18\t \x03(\v2\x1a.brfuse.agent.v1.NeighbourR\n" +
+	"neighbours\"7\n" +
+	"\tNeighbour\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\"C\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\"\xa1\x01\n" +
@@ -1015,7 +1082,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(ReportRequest_Kind)(0),   // 0: brfuse.agent.v1.ReportRequest.Kind
 	(*InfoRequest)(nil),       // 1: brfuse.agent.v1.InfoRequest
@@ -1023,42 +1090,44 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*PrepareRequest)(nil),    // 3: brfuse.agent.v1.PrepareRequest
 	(*PrepareResponse)(nil),   // 4: brfuse.agent.v1.PrepareResponse
 	(*MoveRequest)(nil),       // 5: brfuse.agent.v1.MoveRequest
-	(*Route)(nil),             // 6: brfuse.agent.v1.Route
-	(*MoveResponse)(nil),      // 7: brfuse.agent.v1.MoveResponse
-	(*ConfigureResponse)(nil), // 8: brfuse.agent.v1.ConfigureResponse
-	(*ReleaseRequest)(nil),    // 9: brfuse.agent.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),   // 10: brfuse.agent.v1.ReleaseResponse
-	(*ListRequest)(nil),       // 11: brfuse.agent.v1.ListRequest
-	(*ListResponse)(nil),      // 12: brfuse.agent.v1.ListResponse
-	(*NIC)(nil),               // 13: brfuse.agent.v1.NIC
-	(*ReportRequest)(nil),     // 14: brfuse.agent.v1.ReportRequest
-	(*ReportResponse)(nil),    // 15: brfuse.agent.v1.ReportResponse
+	(*Neighbour)(nil),         // 6: brfuse.agent.v1.Neighbour
+	(*Route)(nil),             // 7: brfuse.agent.v1.Route
+	(*MoveResponse)(nil),      // 8: brfuse.agent.v1.MoveResponse
+	(*ConfigureResponse)(nil), // 9: brfuse.agent.v1.ConfigureResponse
+	(*ReleaseRequest)(nil),    // 10: brfuse.agent.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),   // 11: brfuse.agent.v1.ReleaseResponse
+	(*ListRequest)(nil),       // 12: brfuse.agent.v1.ListRequest
+	(*ListResponse)(nil),      // 13: brfuse.agent.v1.ListResponse
+	(*NIC)(nil),               // 14: brfuse.agent.v1.NIC
+	(*ReportRequest)(nil),     // 15: brfuse.agent.v1.ReportRequest
+	(*ReportResponse)(nil),    // 16: brfuse.agent.v1.ReportResponse
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	6,  // 0: brfuse.agent.v1.MoveRequest.routes:type_name -> brfuse.agent.v1.Route
-	13, // 1: brfuse.agent.v1.MoveResponse.nic:type_name -> brfuse.agent.v1.NIC
-	13, // 2: brfuse.agent.v1.ConfigureResponse.nic:type_name -> brfuse.agent.v1.NIC
-	13, // 3: brfuse.agent.v1.ListResponse.nics:type_name -> brfuse.agent.v1.NIC
-	0,  // 4: brfuse.agent.v1.ReportRequest.kind:type_name -> brfuse.agent.v1.ReportRequest.Kind
-	1,  // 5: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
-	3,  // 6: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
-	5,  // 7: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
-	5,  // 8: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
-	9,  // 9: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
-	11, // 10: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
-	14, // 11: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
-	2,  // 12: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
-	4,  // 13: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
-	7,  // 14: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
-	8,  // 15: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
-	10, // 16: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
-	12, // 17: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
-	15, // 18: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
-	12, // [12:19] is the sub-list for method output_type
-	5,  // [5:12] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	7,  // 0: brfuse.agent.v1.MoveRequest.routes:type_name -> brfuse.agent.v1.Route
+	6,  // 1: brfuse.agent.v1.MoveRequest.neighbours:type_name -> brfuse.agent.v1.Neighbour
+	14, // 2: brfuse.agent.v1.MoveResponse.nic:type_name -> brfuse.agent.v1.NIC
+	14, // 3: brfuse.agent.v1.ConfigureResponse.nic:type_name -> brfuse.agent.v1.NIC
+	14, // 4: brfuse.agent.v1.ListResponse.nics:type_name -> brfuse.agent.v1.NIC
+	0,  // 5: brfuse.agent.v1.ReportRequest.kind:type_name -> brfuse.agent.v1.ReportRequest.Kind
+	1,  // 6: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
+	3,  // 7: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
+	5,  // 8: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
+	5,  // 9: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
+	10, // 10: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
+	12, // 11: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
+	15, // 12: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
+	2,  // 13: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
+	4,  // 14: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
+	8,  // 15: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
+	9,  // 16: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
+	11, // 17: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
+	13, // 18: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
+	16, // 19: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -1072,7 +1141,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
