@@ -79,6 +79,11 @@ func newHost(cfg Config, dial dialFunc) (*Host, error) {
 	return h, nil
 }
 
+// Probe returns an [vnic.ErrUnsupported] that names what the kernel lacks for a
+// Host's packet filter, with the remedy, or nil. It takes CAP_NET_ADMIN, changes
+// nothing, and is about the calling thread's network namespace.
+func Probe() error { return guard.Probe() }
+
 // Events returns what happens to VMs and vNICs: [vnic.EventVMUp],
 // [vnic.EventVMGone], [vnic.EventRemoved], and [vnic.EventAgentOff] when QEMU
 // tells that the agent closed its port. EventVMUp also comes when someone else

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
+	"github.com/brfuse/brfuse/hostside"
 	"github.com/brfuse/brfuse/internal/buildinfo"
 )
 
@@ -23,6 +24,7 @@ const (
 func (p *parts) Doctor(ctx context.Context) []*brfusev1.Check {
 	checks := []*brfusev1.Check{
 		checkDevice("tap", "/dev/net/tun", statusFail, "load the kernel module tun"),
+		checkFilter(),
 		checkDevice("vhost", "/dev/vhost-net", statusWarn, "load the kernel module vhost_net; without it QEMU itself copies every packet"),
 		checkSysctl("forwarding IPv4", "/proc/sys/net/ipv4/ip_forward", "1", "brfused sets it when the first network is made"),
 		checkSysctl("forwarding IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", "1", "brfused sets it when the first network with an IPv6 subnet is made"),
@@ -54,6 +56,14 @@ func checkDevice(name, path, missing, remedy string) *brfusev1.Check {
 		return &brfusev1.Check{Name: name, Status: statusOK, Detail: path}
 	}
 	return &brfusev1.Check{Name: name, Status: missing, Detail: err.Error(), Remedy: remedy}
+}
+
+// checkFilter asks the kernel for what anti-spoofing and masquerading need.
+func checkFilter() *brfusev1.Check {
+	if err := hostside.Probe(); err != nil {
+		return &brfusev1.Check{Name: "packet filter", Status: statusFail, Detail: err.Error()}
+	}
+	return &brfusev1.Check{Name: "packet filter", Status: statusOK, Detail: "nftables has all that is needed"}
 }
 
 func checkSysctl(name, path, want, remedy string) *brfusev1.Check {
