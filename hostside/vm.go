@@ -123,8 +123,8 @@ func (h *Host) register(def vnic.VM) (*vm, error) {
 		return nil, fmt.Errorf("add vm %s: host: %w", def.Name, fs.ErrClosed)
 	}
 	if v, ok := h.vms[def.Name]; ok {
-		if v.VM != def {
-			return nil, fmt.Errorf("add vm %s: it is registered with other sockets: %w: remove it first", def.Name, vnic.ErrConflict)
+		if v.QMP != def.QMP { // the channel and what the guest may do are others' business
+			return nil, fmt.Errorf("add vm %s: it is registered with another qmp socket: %w: remove it first", def.Name, vnic.ErrConflict)
 		}
 		return v, nil
 	}

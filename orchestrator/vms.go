@@ -137,7 +137,7 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 	fresh = true
 	for _, old := range vms {
 		switch {
-		case old.Name == vm.Name && old.VM != vm:
+		case old.Name == vm.Name && !old.VM.Equal(vm):
 			return false, fmt.Errorf("it has qmp %s and channel %s, not %s and %s; remove it first by `brfuse vm rm %s`: %w",
 				old.QMP, old.Channel, vm.QMP, vm.Channel, vm.Name, vnic.ErrConflict)
 		case old.Name == vm.Name && !old.Removing:

@@ -62,6 +62,22 @@ type Request struct {
 	// NoDefaultRoute leaves out the default routes over the network's gateways.
 	// Set it for all but one interface of a pod.
 	NoDefaultRoute bool `json:"noDefaultRoute,omitempty"`
+	// Routes are the pod's beside the default routes and those to the subnets.
+	Routes []Route `json:"routes,omitempty"`
+	// Handover leaves the vNIC in the guest's first namespace, down and named by
+	// [ID.LinkName], for a container engine that moves it by itself. It has no
+	// Netns then, and Interface only tells apart the vNICs of the pod.
+	Handover bool `json:"handover,omitempty"`
+	// Ports of the pod are reached by ports of the hypervisor.
+	Ports []PortMapping `json:"ports,omitempty"`
+	// Bandwidth limits what the pod sends and receives. Default: no limit.
+	Bandwidth Bandwidth `json:"bandwidth,omitzero"`
+	// Manager is who asked for it: "cni" and "docker" in a guest, or empty for
+	// the daemon's API.
+	Manager string `json:"manager,omitempty"`
+	// Labels are the manager's own, such as the names that Kubernetes has for the
+	// pod. See [CheckLabels].
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // MaxQueues is the most queue pairs that a tap has (MAX_TAP_QUEUES in the
@@ -78,7 +94,10 @@ func (r Request) Complete() (Request, error) {
 	if err := CheckNetworkName(r.Network); err != nil {
 		return r, err
 	}
-	if r.Netns == "" {
+	switch {
+	case r.Handover && r.Netns != "":
+		return r, fmt.Errorf("netns %q: a vnic that is handed over has none: %w", r.Netns, ErrInvalid)
+	case !r.Handover && r.Netns == "":
 		r.Netns = r.Pod
 	}
 	if r.Queues == 0 {
@@ -89,6 +108,9 @@ func (r Request) Complete() (Request, error) {
 	}
 	if r.MTU != 0 && (r.MTU < MinMTU || r.MTU > MaxMTU) {
 		return r, fmt.Errorf("mtu %d is not in %d-%d: %w", r.MTU, MinMTU, MaxMTU, ErrInvalid)
+	}
+	if err := r.checkOptions(); err != nil {
+		return r, err
 	}
 	for i, a := range r.Addresses {
 		if !a.IsValid() || a.Is4In6() || a.Zone() != "" {

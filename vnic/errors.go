@@ -46,6 +46,17 @@ var (
 	ErrNameTaken error = &sentinel{"name_taken", "interface name taken"}
 	// ErrAgentUnavailable is returned when the agent of a VM is absent or silent.
 	ErrAgentUnavailable error = &sentinel{"agent_unavailable", "guest agent unavailable"}
+	// ErrHostUnavailable is returned in a guest when the hypervisor's daemon is
+	// absent or silent.
+	ErrHostUnavailable error = &sentinel{"host_unavailable", "hypervisor's daemon unavailable"}
+	// ErrForbidden is returned when a guest asks for what it may not have.
+	ErrForbidden error = &sentinel{"forbidden", "not allowed to this guest"}
+	// ErrPortTaken is returned when a port of the hypervisor is in use.
+	ErrPortTaken error = &sentinel{"port_taken", "port of the hypervisor taken"}
+	// ErrDiffers is returned when a check finds a vNIC otherwise than it was made.
+	ErrDiffers error = &sentinel{"differs", "differs from what was made"}
+	// ErrUnknownContainer is returned when an engine has no such running container.
+	ErrUnknownContainer error = &sentinel{"unknown_container", "unknown container"}
 	// ErrNICMissing is returned when a plugged vNIC never shows in the guest.
 	ErrNICMissing error = &sentinel{"nic_missing", "vnic did not appear in the guest"}
 	// ErrVMGone is returned when the hypervisor process of a VM is not there.
@@ -57,7 +68,7 @@ var (
 var sentinels = []error{
 	ErrInvalid, ErrNotFound, ErrUnknownVM, ErrUnknownNetwork, ErrUnknownPod, ErrConflict, ErrInUse, ErrNoSlot,
 	ErrAddressTaken, ErrAddressOutside, ErrPoolExhausted, ErrNameTaken, ErrAgentUnavailable, ErrNICMissing,
-	ErrVMGone, ErrUnsupported,
+	ErrVMGone, ErrUnsupported, ErrHostUnavailable, ErrForbidden, ErrPortTaken, ErrDiffers, ErrUnknownContainer,
 }
 
 // CodeOf returns the code of the first error in err's tree that has one, and

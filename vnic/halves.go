@@ -1,6 +1,11 @@
 package vnic
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
 
 // VM is a virtual machine as a hypervisor's daemon knows it.
 type VM struct {
@@ -11,6 +16,22 @@ type VM struct {
 	// Channel is where the VM's agent is reached: the path of the unix socket of
 	// a virtio-serial port named org.brfuse.agent.0, or "vsock:CID:PORT". Required.
 	Channel string `json:"channel"`
+	// GuestNetworks are the networks that the guest may ask for by itself, for its
+	// container engines. Default: all; see [NoNetwork].
+	GuestNetworks []string `json:"guestNetworks,omitempty"`
+}
+
+// NoNetwork as the only one of a VM's GuestNetworks lets the guest ask for none.
+const NoNetwork = "none"
+
+// Equal says whether v and o are the same VM, registered the same way.
+func (v VM) Equal(o VM) bool {
+	return v.Name == o.Name && v.QMP == o.QMP && v.Channel == o.Channel && slices.Equal(v.GuestNetworks, o.GuestNetworks)
+}
+
+// Allows says whether the guest may ask for a network by itself.
+func (v VM) Allows(network string) bool {
+	return len(v.GuestNetworks) == 0 || network != NoNetwork && slices.Contains(v.GuestNetworks, network)
 }
 
 // Plug is an order to give a VM a vNIC: what the host half needs to know.
@@ -22,6 +43,8 @@ type Plug struct {
 	Addresses []netip.Addr // the only source addresses that may leave the port, beside MAC's link-local one
 	MTU       int          // bytes
 	Queues    int
+	Ports     []PortMapping // of the hypervisor, that lead to the pod's
+	Bandwidth Bandwidth
 }
 
 // Port is a vNIC as the host half sees it.
@@ -47,6 +70,8 @@ type Move struct {
 	Queues    int
 	Addresses []netip.Prefix
 	Routes    []Route
+	// Handover leaves the vNIC in the guest's first namespace; see [Request].
+	Handover bool
 	// Neighbours are told to the pod's kernel for good, so that it need not ask.
 	Neighbours []Neighbour
 }
@@ -61,6 +86,38 @@ type Neighbour struct {
 type Route struct {
 	Destination netip.Prefix `json:"destination"`
 	Gateway     netip.Addr   `json:"gateway,omitzero"` // zero: on-link
+}
+
+// Validate returns what is wrong with r as an [ErrInvalid].
+func (r Route) Validate() error {
+	switch {
+	case !r.Destination.IsValid() || r.Destination != r.Destination.Masked():
+		return fmt.Errorf("route to %s: not a network's address: %w", r.Destination, ErrInvalid)
+	case r.Gateway.IsValid() && (r.Gateway.Is4() != r.Destination.Addr().Is4() || r.Gateway.Zone() != ""):
+		return fmt.Errorf("route to %s over %s: not of one family: %w", r.Destination, r.Gateway, ErrInvalid)
+	}
+	return nil
+}
+
+// Reservation is an address that is kept for a later attachment of a VM.
+type Reservation struct {
+	VM      string     `json:"vm"`
+	Network string     `json:"network"`
+	Address netip.Addr `json:"address"`
+	Since   time.Time  `json:"since"`
+}
+
+// Container is a container of an engine in a guest.
+type Container struct {
+	// ID is the engine's own, in full.
+	ID string
+	// Name is what people call it. It may be empty.
+	Name string
+	// Pod identifies the network namespace: the ID of the container or sandbox
+	// that it was made for, which others may share.
+	Pod string
+	// Netns is the path of the network namespace in the guest.
+	Netns string
 }
 
 // NIC is a vNIC as the guest half sees it.

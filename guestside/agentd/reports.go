@@ -30,6 +30,11 @@ type Reports struct {
 	more  chan struct{} // holds a token when the queue may have grown
 }
 
+// reporter is the part of agentv1.HostService that takes reports.
+type reporter interface {
+	Report(ctx context.Context, req *agentv1.ReportRequest) (*agentv1.ReportResponse, error)
+}
+
 type report struct {
 	id  vnic.ID // empty when it is not known
 	mac vnic.MAC
@@ -75,7 +80,7 @@ func (r *Reports) drop() {
 
 // tell sends what is in the queue, each until it is acknowledged or refused for
 // good, until ctx ends. Nobody else may tell meanwhile.
-func (r *Reports) tell(ctx context.Context, host agentv1.HostService, log *slog.Logger) {
+func (r *Reports) tell(ctx context.Context, host reporter, log *slog.Logger) {
 	for ctx.Err() == nil {
 		rep, ok, more := r.first()
 		if !ok {
@@ -100,7 +105,7 @@ func (r *Reports) tell(ctx context.Context, host agentv1.HostService, log *slog.
 	}
 }
 
-func send(ctx context.Context, host agentv1.HostService, rep report) error {
+func send(ctx context.Context, host reporter, rep report) error {
 	ctx, cancel := context.WithTimeout(ctx, reportLimit)
 	defer cancel()
 	_, err := host.Report(ctx, &agentv1.ReportRequest{

@@ -135,3 +135,13 @@ func limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 	return context.WithTimeoutCause(ctx, callLimit, fmt.Errorf("no end within %s: %w", callLimit, context.DeadlineExceeded))
 }
+
+// Check implements the call of that name.
+func (s *service) Check(context.Context, *agentv1.MoveRequest) (*agentv1.CheckResponse, error) {
+	return nil, rpcerr.Encode(vnic.ErrUnsupported)
+}
+
+// Resolve implements the call of that name.
+func (s *service) Resolve(context.Context, *agentv1.ResolveRequest) (*agentv1.ResolveResponse, error) {
+	return nil, rpcerr.Encode(vnic.ErrUnsupported)
+}

@@ -69,7 +69,7 @@ func (x ReportRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReportRequest_Kind.Descriptor instead.
 func (ReportRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type InfoRequest struct {
@@ -174,6 +174,7 @@ type PrepareRequest struct {
 	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
 	Netns         string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
 	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	Handover      bool                   `protobuf:"varint,5,opt,name=handover,proto3" json:"handover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +237,13 @@ func (x *PrepareRequest) GetInterface() string {
 	return ""
 }
 
+func (x *PrepareRequest) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
+}
+
 type PrepareResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -273,16 +281,18 @@ func (*PrepareResponse) Descriptor() ([]byte, []int) {
 }
 
 type MoveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
-	Netns         string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
-	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
-	Mtu           uint32                 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	Queues        uint32                 `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
-	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Routes        []*Route               `protobuf:"bytes,8,rep,name=routes,proto3" json:"routes,omitempty"`
-	Neighbours    []*Neighbour           `protobuf:"bytes,9,rep,name=neighbours,proto3" json:"neighbours,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Mac        string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Netns      string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	Interface  string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	Mtu        uint32                 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Queues     uint32                 `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
+	Addresses  []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Routes     []*Route               `protobuf:"bytes,8,rep,name=routes,proto3" json:"routes,omitempty"`
+	Neighbours []*Neighbour           `protobuf:"bytes,9,rep,name=neighbours,proto3" json:"neighbours,omitempty"`
+	// Leave the vNIC in the first namespace, down, for a container engine.
+	Handover      bool `protobuf:"varint,10,opt,name=handover,proto3" json:"handover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,6 +388,13 @@ func (x *MoveRequest) GetNeighbours() []*Neighbour {
 		return x.Neighbours
 	}
 	return nil
+}
+
+func (x *MoveRequest) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
 }
 
 // Neighbour is told to the pod's kernel for good.
@@ -714,6 +731,165 @@ func (*ReleaseResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
+type CheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResponse) Reset() {
+	*x = CheckResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResponse) ProtoMessage() {}
+
+func (x *CheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
+func (*CheckResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+type ResolveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "docker", "containerd" or "podman".
+	Runtime string `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// The container's ID, the beginning of it, or its name.
+	Container     string `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveRequest) Reset() {
+	*x = ResolveRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveRequest) ProtoMessage() {}
+
+func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
+func (*ResolveRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResolveRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *ResolveRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type ResolveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The ID of the container or sandbox that the namespace was made for.
+	Pod           string `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
+	Netns         string `protobuf:"bytes,4,opt,name=netns,proto3" json:"netns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveResponse) Reset() {
+	*x = ResolveResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveResponse) ProtoMessage() {}
+
+func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
+func (*ResolveResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ResolveResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ResolveResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResolveResponse) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *ResolveResponse) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -722,7 +898,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +910,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +923,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 type ListResponse struct {
@@ -759,7 +935,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +947,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +960,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetNics() []*NIC {
@@ -810,7 +986,7 @@ type NIC struct {
 
 func (x *NIC) Reset() {
 	*x = NIC{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +998,7 @@ func (x *NIC) String() string {
 func (*NIC) ProtoMessage() {}
 
 func (x *NIC) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1011,7 @@ func (x *NIC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NIC.ProtoReflect.Descriptor instead.
 func (*NIC) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NIC) GetId() string {
@@ -905,7 +1081,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1093,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1106,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportRequest) GetKind() ReportRequest_Kind {
@@ -962,7 +1138,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1150,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1163,1469 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+type NetworksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworksRequest) Reset() {
+	*x = NetworksRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworksRequest) ProtoMessage() {}
+
+func (x *NetworksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworksRequest.ProtoReflect.Descriptor instead.
+func (*NetworksRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+type NetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*Network             `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworksResponse) Reset() {
+	*x = NetworksResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworksResponse) ProtoMessage() {}
+
+func (x *NetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworksResponse.ProtoReflect.Descriptor instead.
+func (*NetworksResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *NetworksResponse) GetNetworks() []*Network {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+type Network struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Subnets       []string               `protobuf:"bytes,2,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	Gateways      []string               `protobuf:"bytes,3,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Mtu           uint32                 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Network) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Network) GetSubnets() []string {
+	if x != nil {
+		return x.Subnets
+	}
+	return nil
+}
+
+func (x *Network) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Network) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+type AttachRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Pod       string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	Interface string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	// Default: the only network that the guest may ask for.
+	Network        string         `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	Netns          string         `protobuf:"bytes,4,opt,name=netns,proto3" json:"netns,omitempty"`
+	Addresses      []string       `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Mac            string         `protobuf:"bytes,6,opt,name=mac,proto3" json:"mac,omitempty"`
+	Queues         uint32         `protobuf:"varint,7,opt,name=queues,proto3" json:"queues,omitempty"`
+	Mtu            uint32         `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	NoDefaultRoute bool           `protobuf:"varint,9,opt,name=no_default_route,json=noDefaultRoute,proto3" json:"no_default_route,omitempty"`
+	Routes         []*Route       `protobuf:"bytes,10,rep,name=routes,proto3" json:"routes,omitempty"`
+	Handover       bool           `protobuf:"varint,11,opt,name=handover,proto3" json:"handover,omitempty"`
+	Ports          []*PortMapping `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`
+	Bandwidth      *Bandwidth     `protobuf:"bytes,13,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	// Required: "cni" or "docker".
+	Manager       string            `protobuf:"bytes,14,opt,name=manager,proto3" json:"manager,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AttachRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+func (x *AttachRequest) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *AttachRequest) GetNoDefaultRoute() bool {
+	if x != nil {
+		return x.NoDefaultRoute
+	}
+	return false
+}
+
+func (x *AttachRequest) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
+}
+
+func (x *AttachRequest) GetPorts() []*PortMapping {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetBandwidth() *Bandwidth {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type PortMapping struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostIp        string                 `protobuf:"bytes,1,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortMapping) Reset() {
+	*x = PortMapping{}
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortMapping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortMapping) ProtoMessage() {}
+
+func (x *PortMapping) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
+func (*PortMapping) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PortMapping) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *PortMapping) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *PortMapping) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PortMapping) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+type Bandwidth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ingress       *Rate                  `protobuf:"bytes,1,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	Egress        *Rate                  `protobuf:"bytes,2,opt,name=egress,proto3" json:"egress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bandwidth) Reset() {
+	*x = Bandwidth{}
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bandwidth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bandwidth) ProtoMessage() {}
+
+func (x *Bandwidth) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bandwidth.ProtoReflect.Descriptor instead.
+func (*Bandwidth) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Bandwidth) GetIngress() *Rate {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *Bandwidth) GetEgress() *Rate {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+type Rate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bits          uint64                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	Burst         uint64                 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Rate) GetBits() uint64 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *Rate) GetBurst() uint64 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+// Attachment is what the daemon tells a guest of an attachment.
+type Attachment struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Pod       string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	Interface string                 `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
+	Network   string                 `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
+	Netns     string                 `protobuf:"bytes,5,opt,name=netns,proto3" json:"netns,omitempty"`
+	Phase     string                 `protobuf:"bytes,6,opt,name=phase,proto3" json:"phase,omitempty"`
+	Mac       string                 `protobuf:"bytes,7,opt,name=mac,proto3" json:"mac,omitempty"`
+	Mtu       uint32                 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Leases with their prefix lengths, and the gateway of each, in the same order.
+	Addresses      []string          `protobuf:"bytes,9,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Gateways       []string          `protobuf:"bytes,10,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	GuestPci       string            `protobuf:"bytes,11,opt,name=guest_pci,json=guestPci,proto3" json:"guest_pci,omitempty"`
+	Manager        string            `protobuf:"bytes,12,opt,name=manager,proto3" json:"manager,omitempty"`
+	Labels         map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Handover       bool              `protobuf:"varint,14,opt,name=handover,proto3" json:"handover,omitempty"`
+	NoDefaultRoute bool              `protobuf:"varint,15,opt,name=no_default_route,json=noDefaultRoute,proto3" json:"no_default_route,omitempty"`
+	Routes         []*Route          `protobuf:"bytes,16,rep,name=routes,proto3" json:"routes,omitempty"`
+	Ports          []*PortMapping    `protobuf:"bytes,17,rep,name=ports,proto3" json:"ports,omitempty"`
+	Bandwidth      *Bandwidth        `protobuf:"bytes,18,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Attachment) Reset() {
+	*x = Attachment{}
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attachment) ProtoMessage() {}
+
+func (x *Attachment) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
+func (*Attachment) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Attachment) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Attachment) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *Attachment) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Attachment) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Attachment) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *Attachment) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Attachment) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Attachment) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Attachment) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Attachment) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Attachment) GetGuestPci() string {
+	if x != nil {
+		return x.GuestPci
+	}
+	return ""
+}
+
+func (x *Attachment) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *Attachment) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Attachment) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
+}
+
+func (x *Attachment) GetNoDefaultRoute() bool {
+	if x != nil {
+		return x.NoDefaultRoute
+	}
+	return false
+}
+
+func (x *Attachment) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *Attachment) GetPorts() []*PortMapping {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Attachment) GetBandwidth() *Bandwidth {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return nil
+}
+
+type DetachRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pod           string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	Interface     string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachRequest) Reset() {
+	*x = DetachRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachRequest) ProtoMessage() {}
+
+func (x *DetachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
+func (*DetachRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DetachRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+type DetachResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachResponse) Reset() {
+	*x = DetachResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachResponse) ProtoMessage() {}
+
+func (x *DetachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
+func (*DetachResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
+type AttachmentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default: all managers of the guest.
+	Manager string `protobuf:"bytes,1,opt,name=manager,proto3" json:"manager,omitempty"`
+	// Answers are given in parts: those whose id comes after this one.
+	After         string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentsRequest) Reset() {
+	*x = AttachmentsRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentsRequest) ProtoMessage() {}
+
+func (x *AttachmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentsRequest.ProtoReflect.Descriptor instead.
+func (*AttachmentsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AttachmentsRequest) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *AttachmentsRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type AttachmentsResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Attachments []*Attachment          `protobuf:"bytes,1,rep,name=attachments,proto3" json:"attachments,omitempty"`
+	// There are more: ask again after the last one.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentsResponse) Reset() {
+	*x = AttachmentsResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentsResponse) ProtoMessage() {}
+
+func (x *AttachmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentsResponse.ProtoReflect.Descriptor instead.
+func (*AttachmentsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AttachmentsResponse) GetAttachments() []*Attachment {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+func (x *AttachmentsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type HostCheckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pod           string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	Interface     string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCheckRequest) Reset() {
+	*x = HostCheckRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCheckRequest) ProtoMessage() {}
+
+func (x *HostCheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCheckRequest.ProtoReflect.Descriptor instead.
+func (*HostCheckRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *HostCheckRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *HostCheckRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+type HostCheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachment    *Attachment            `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCheckResponse) Reset() {
+	*x = HostCheckResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCheckResponse) ProtoMessage() {}
+
+func (x *HostCheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCheckResponse.ProtoReflect.Descriptor instead.
+func (*HostCheckResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *HostCheckResponse) GetAttachment() *Attachment {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+type ReadyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadyRequest) Reset() {
+	*x = ReadyRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadyRequest) ProtoMessage() {}
+
+func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
+func (*ReadyRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ReadyRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+type ReadyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadyResponse) Reset() {
+	*x = ReadyResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadyResponse) ProtoMessage() {}
+
+func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadyResponse.ProtoReflect.Descriptor instead.
+func (*ReadyResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+type PublishRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pod           string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	Interface     string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	Ports         []*PortMapping         `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishRequest) Reset() {
+	*x = PublishRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishRequest) ProtoMessage() {}
+
+func (x *PublishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
+func (*PublishRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PublishRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetPorts() []*PortMapping {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+type PublishResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishResponse) Reset() {
+	*x = PublishResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishResponse) ProtoMessage() {}
+
+func (x *PublishResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
+func (*PublishResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+type ReserveRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Network string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// The wanted address. Default: any free one of the family.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Ipv6          bool   `protobuf:"varint,3,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRequest) Reset() {
+	*x = ReserveRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRequest) ProtoMessage() {}
+
+func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
+func (*ReserveRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReserveRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
+type ReserveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With the prefix length of the network.
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveResponse) Reset() {
+	*x = ReserveResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveResponse) ProtoMessage() {}
+
+func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
+func (*ReserveResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ReserveResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type UnreserveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreserveRequest) Reset() {
+	*x = UnreserveRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreserveRequest) ProtoMessage() {}
+
+func (x *UnreserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreserveRequest.ProtoReflect.Descriptor instead.
+func (*UnreserveRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *UnreserveRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *UnreserveRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type UnreserveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreserveResponse) Reset() {
+	*x = UnreserveResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreserveResponse) ProtoMessage() {}
+
+func (x *UnreserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreserveResponse.ProtoReflect.Descriptor instead.
+func (*UnreserveResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+type ReservationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservationsRequest) Reset() {
+	*x = ReservationsRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservationsRequest) ProtoMessage() {}
+
+func (x *ReservationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservationsRequest.ProtoReflect.Descriptor instead.
+func (*ReservationsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+type ReservationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reservations  []*Reservation         `protobuf:"bytes,1,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservationsResponse) Reset() {
+	*x = ReservationsResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservationsResponse) ProtoMessage() {}
+
+func (x *ReservationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservationsResponse.ProtoReflect.Descriptor instead.
+func (*ReservationsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ReservationsResponse) GetReservations() []*Reservation {
+	if x != nil {
+		return x.Reservations
+	}
+	return nil
+}
+
+type Reservation struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Network string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// When it was made, in seconds since 1970.
+	Since         int64 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reservation) Reset() {
+	*x = Reservation{}
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservation) ProtoMessage() {}
+
+func (x *Reservation) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
+func (*Reservation) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Reservation) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Reservation) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Reservation) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -999,13 +2637,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x16\n" +
-	"\x06kernel\x18\x03 \x01(\tR\x06kernel\"f\n" +
+	"\x06kernel\x18\x03 \x01(\tR\x06kernel\"\x82\x01\n" +
 	"\x0ePrepareRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
 	"\x05netns\x18\x03 \x01(\tR\x05netns\x12\x1c\n" +
-	"\tinterface\x18\x04 \x01(\tR\tinterface\"\x11\n" +
-	"\x0fPrepareResponse\"\x97\x02\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x1a\n" +
+	"\bhandover\x18\x05 \x01(\bR\bhandover\"\x11\n" +
+	"\x0fPrepareResponse\"\xb3\x02\n" +
 	"\vMoveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
@@ -1017,7 +2656,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06routes\x18\b \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\x12:\n" +
 	"\n" +
 	"neighbours\x18\t \x03(\v2\x1a.brfuse.agent.v1.NeighbourR\n" +
-	"neighbours\"7\n" +
+	"neighbours\x12\x1a\n" +
+	"\bhandover\x18\n" +
+	" \x01(\bR\bhandover\"7\n" +
 	"\tNeighbour\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\"C\n" +
@@ -1038,7 +2679,16 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05netns\x18\x03 \x01(\tR\x05netns\x12\x1c\n" +
 	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x12\n" +
 	"\x04keep\x18\x05 \x01(\bR\x04keep\"\x11\n" +
-	"\x0fReleaseResponse\"\r\n" +
+	"\x0fReleaseResponse\"\x0f\n" +
+	"\rCheckResponse\"H\n" +
+	"\x0eResolveRequest\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x1c\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainer\"]\n" +
+	"\x0fResolveResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03pod\x18\x03 \x01(\tR\x03pod\x12\x14\n" +
+	"\x05netns\x18\x04 \x01(\tR\x05netns\"\r\n" +
 	"\vListRequest\"8\n" +
 	"\fListResponse\x12(\n" +
 	"\x04nics\x18\x01 \x03(\v2\x14.brfuse.agent.v1.NICR\x04nics\"\xb3\x01\n" +
@@ -1058,16 +2708,133 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_RETURNED\x10\x01\"\x10\n" +
-	"\x0eReportResponse2\xc1\x03\n" +
+	"\x0eReportResponse\"\x11\n" +
+	"\x0fNetworksRequest\"H\n" +
+	"\x10NetworksResponse\x124\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x18.brfuse.agent.v1.NetworkR\bnetworks\"e\n" +
+	"\aNetwork\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asubnets\x18\x02 \x03(\tR\asubnets\x12\x1a\n" +
+	"\bgateways\x18\x03 \x03(\tR\bgateways\x12\x10\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\"\xc6\x04\n" +
+	"\rAttachRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x18\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05netns\x18\x04 \x01(\tR\x05netns\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x10\n" +
+	"\x03mac\x18\x06 \x01(\tR\x03mac\x12\x16\n" +
+	"\x06queues\x18\a \x01(\rR\x06queues\x12\x10\n" +
+	"\x03mtu\x18\b \x01(\rR\x03mtu\x12(\n" +
+	"\x10no_default_route\x18\t \x01(\bR\x0enoDefaultRoute\x12.\n" +
+	"\x06routes\x18\n" +
+	" \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\x12\x1a\n" +
+	"\bhandover\x18\v \x01(\bR\bhandover\x122\n" +
+	"\x05ports\x18\f \x03(\v2\x1c.brfuse.agent.v1.PortMappingR\x05ports\x128\n" +
+	"\tbandwidth\x18\r \x01(\v2\x1a.brfuse.agent.v1.BandwidthR\tbandwidth\x12\x18\n" +
+	"\amanager\x18\x0e \x01(\tR\amanager\x12B\n" +
+	"\x06labels\x18\x0f \x03(\v2*.brfuse.agent.v1.AttachRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +
+	"\vPortMapping\x12\x17\n" +
+	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x1b\n" +
+	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\"k\n" +
+	"\tBandwidth\x12/\n" +
+	"\aingress\x18\x01 \x01(\v2\x15.brfuse.agent.v1.RateR\aingress\x12-\n" +
+	"\x06egress\x18\x02 \x01(\v2\x15.brfuse.agent.v1.RateR\x06egress\"0\n" +
+	"\x04Rate\x12\x12\n" +
+	"\x04bits\x18\x01 \x01(\x04R\x04bits\x12\x14\n" +
+	"\x05burst\x18\x02 \x01(\x04R\x05burst\"\x87\x05\n" +
+	"\n" +
+	"Attachment\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\x12\x18\n" +
+	"\anetwork\x18\x04 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05netns\x18\x05 \x01(\tR\x05netns\x12\x14\n" +
+	"\x05phase\x18\x06 \x01(\tR\x05phase\x12\x10\n" +
+	"\x03mac\x18\a \x01(\tR\x03mac\x12\x10\n" +
+	"\x03mtu\x18\b \x01(\rR\x03mtu\x12\x1c\n" +
+	"\taddresses\x18\t \x03(\tR\taddresses\x12\x1a\n" +
+	"\bgateways\x18\n" +
+	" \x03(\tR\bgateways\x12\x1b\n" +
+	"\tguest_pci\x18\v \x01(\tR\bguestPci\x12\x18\n" +
+	"\amanager\x18\f \x01(\tR\amanager\x12?\n" +
+	"\x06labels\x18\r \x03(\v2'.brfuse.agent.v1.Attachment.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bhandover\x18\x0e \x01(\bR\bhandover\x12(\n" +
+	"\x10no_default_route\x18\x0f \x01(\bR\x0enoDefaultRoute\x12.\n" +
+	"\x06routes\x18\x10 \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\x122\n" +
+	"\x05ports\x18\x11 \x03(\v2\x1c.brfuse.agent.v1.PortMappingR\x05ports\x128\n" +
+	"\tbandwidth\x18\x12 \x01(\v2\x1a.brfuse.agent.v1.BandwidthR\tbandwidth\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
+	"\rDetachRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\"\x10\n" +
+	"\x0eDetachResponse\"D\n" +
+	"\x12AttachmentsRequest\x12\x18\n" +
+	"\amanager\x18\x01 \x01(\tR\amanager\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"h\n" +
+	"\x13AttachmentsResponse\x12=\n" +
+	"\vattachments\x18\x01 \x03(\v2\x1b.brfuse.agent.v1.AttachmentR\vattachments\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"B\n" +
+	"\x10HostCheckRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\"P\n" +
+	"\x11HostCheckResponse\x12;\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2\x1b.brfuse.agent.v1.AttachmentR\n" +
+	"attachment\"(\n" +
+	"\fReadyRequest\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\"\x0f\n" +
+	"\rReadyResponse\"t\n" +
+	"\x0ePublishRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x122\n" +
+	"\x05ports\x18\x03 \x03(\v2\x1c.brfuse.agent.v1.PortMappingR\x05ports\"\x11\n" +
+	"\x0fPublishResponse\"X\n" +
+	"\x0eReserveRequest\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04ipv6\x18\x03 \x01(\bR\x04ipv6\"+\n" +
+	"\x0fReserveResponse\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"J\n" +
+	"\x10UnreserveRequest\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\x13\n" +
+	"\x11UnreserveResponse\"\x15\n" +
+	"\x13ReservationsRequest\"X\n" +
+	"\x14ReservationsResponse\x12@\n" +
+	"\freservations\x18\x01 \x03(\v2\x1c.brfuse.agent.v1.ReservationR\freservations\"W\n" +
+	"\vReservation\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since2\xd6\x04\n" +
 	"\x05Agent\x12C\n" +
 	"\x04Info\x12\x1c.brfuse.agent.v1.InfoRequest\x1a\x1d.brfuse.agent.v1.InfoResponse\x12L\n" +
 	"\aPrepare\x12\x1f.brfuse.agent.v1.PrepareRequest\x1a .brfuse.agent.v1.PrepareResponse\x12C\n" +
 	"\x04Move\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\x1d.brfuse.agent.v1.MoveResponse\x12M\n" +
 	"\tConfigure\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\".brfuse.agent.v1.ConfigureResponse\x12L\n" +
 	"\aRelease\x12\x1f.brfuse.agent.v1.ReleaseRequest\x1a .brfuse.agent.v1.ReleaseResponse\x12C\n" +
-	"\x04List\x12\x1c.brfuse.agent.v1.ListRequest\x1a\x1d.brfuse.agent.v1.ListResponse2Q\n" +
+	"\x04List\x12\x1c.brfuse.agent.v1.ListRequest\x1a\x1d.brfuse.agent.v1.ListResponse\x12E\n" +
+	"\x05Check\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\x1e.brfuse.agent.v1.CheckResponse\x12L\n" +
+	"\aResolve\x12\x1f.brfuse.agent.v1.ResolveRequest\x1a .brfuse.agent.v1.ResolveResponse2\xf3\x06\n" +
 	"\x04Host\x12I\n" +
-	"\x06Report\x12\x1e.brfuse.agent.v1.ReportRequest\x1a\x1f.brfuse.agent.v1.ReportResponseB/Z-github.com/brfuse/brfuse/api/agent/v1;agentv1b\x06proto3"
+	"\x06Report\x12\x1e.brfuse.agent.v1.ReportRequest\x1a\x1f.brfuse.agent.v1.ReportResponse\x12O\n" +
+	"\bNetworks\x12 .brfuse.agent.v1.NetworksRequest\x1a!.brfuse.agent.v1.NetworksResponse\x12E\n" +
+	"\x06Attach\x12\x1e.brfuse.agent.v1.AttachRequest\x1a\x1b.brfuse.agent.v1.Attachment\x12I\n" +
+	"\x06Detach\x12\x1e.brfuse.agent.v1.DetachRequest\x1a\x1f.brfuse.agent.v1.DetachResponse\x12X\n" +
+	"\vAttachments\x12#.brfuse.agent.v1.AttachmentsRequest\x1a$.brfuse.agent.v1.AttachmentsResponse\x12N\n" +
+	"\x05Check\x12!.brfuse.agent.v1.HostCheckRequest\x1a\".brfuse.agent.v1.HostCheckResponse\x12F\n" +
+	"\x05Ready\x12\x1d.brfuse.agent.v1.ReadyRequest\x1a\x1e.brfuse.agent.v1.ReadyResponse\x12L\n" +
+	"\aPublish\x12\x1f.brfuse.agent.v1.PublishRequest\x1a .brfuse.agent.v1.PublishResponse\x12L\n" +
+	"\aReserve\x12\x1f.brfuse.agent.v1.ReserveRequest\x1a .brfuse.agent.v1.ReserveResponse\x12R\n" +
+	"\tUnreserve\x12!.brfuse.agent.v1.UnreserveRequest\x1a\".brfuse.agent.v1.UnreserveResponse\x12[\n" +
+	"\fReservations\x12$.brfuse.agent.v1.ReservationsRequest\x1a%.brfuse.agent.v1.ReservationsResponseB/Z-github.com/brfuse/brfuse/api/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1082,52 +2849,121 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(ReportRequest_Kind)(0),   // 0: brfuse.agent.v1.ReportRequest.Kind
-	(*InfoRequest)(nil),       // 1: brfuse.agent.v1.InfoRequest
-	(*InfoResponse)(nil),      // 2: brfuse.agent.v1.InfoResponse
-	(*PrepareRequest)(nil),    // 3: brfuse.agent.v1.PrepareRequest
-	(*PrepareResponse)(nil),   // 4: brfuse.agent.v1.PrepareResponse
-	(*MoveRequest)(nil),       // 5: brfuse.agent.v1.MoveRequest
-	(*Neighbour)(nil),         // 6: brfuse.agent.v1.Neighbour
-	(*Route)(nil),             // 7: brfuse.agent.v1.Route
-	(*MoveResponse)(nil),      // 8: brfuse.agent.v1.MoveResponse
-	(*ConfigureResponse)(nil), // 9: brfuse.agent.v1.ConfigureResponse
-	(*ReleaseRequest)(nil),    // 10: brfuse.agent.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),   // 11: brfuse.agent.v1.ReleaseResponse
-	(*ListRequest)(nil),       // 12: brfuse.agent.v1.ListRequest
-	(*ListResponse)(nil),      // 13: brfuse.agent.v1.ListResponse
-	(*NIC)(nil),               // 14: brfuse.agent.v1.NIC
-	(*ReportRequest)(nil),     // 15: brfuse.agent.v1.ReportRequest
-	(*ReportResponse)(nil),    // 16: brfuse.agent.v1.ReportResponse
+	(ReportRequest_Kind)(0),      // 0: brfuse.agent.v1.ReportRequest.Kind
+	(*InfoRequest)(nil),          // 1: brfuse.agent.v1.InfoRequest
+	(*InfoResponse)(nil),         // 2: brfuse.agent.v1.InfoResponse
+	(*PrepareRequest)(nil),       // 3: brfuse.agent.v1.PrepareRequest
+	(*PrepareResponse)(nil),      // 4: brfuse.agent.v1.PrepareResponse
+	(*MoveRequest)(nil),          // 5: brfuse.agent.v1.MoveRequest
+	(*Neighbour)(nil),            // 6: brfuse.agent.v1.Neighbour
+	(*Route)(nil),                // 7: brfuse.agent.v1.Route
+	(*MoveResponse)(nil),         // 8: brfuse.agent.v1.MoveResponse
+	(*ConfigureResponse)(nil),    // 9: brfuse.agent.v1.ConfigureResponse
+	(*ReleaseRequest)(nil),       // 10: brfuse.agent.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),      // 11: brfuse.agent.v1.ReleaseResponse
+	(*CheckResponse)(nil),        // 12: brfuse.agent.v1.CheckResponse
+	(*ResolveRequest)(nil),       // 13: brfuse.agent.v1.ResolveRequest
+	(*ResolveResponse)(nil),      // 14: brfuse.agent.v1.ResolveResponse
+	(*ListRequest)(nil),          // 15: brfuse.agent.v1.ListRequest
+	(*ListResponse)(nil),         // 16: brfuse.agent.v1.ListResponse
+	(*NIC)(nil),                  // 17: brfuse.agent.v1.NIC
+	(*ReportRequest)(nil),        // 18: brfuse.agent.v1.ReportRequest
+	(*ReportResponse)(nil),       // 19: brfuse.agent.v1.ReportResponse
+	(*NetworksRequest)(nil),      // 20: brfuse.agent.v1.NetworksRequest
+	(*NetworksResponse)(nil),     // 21: brfuse.agent.v1.NetworksResponse
+	(*Network)(nil),              // 22: brfuse.agent.v1.Network
+	(*AttachRequest)(nil),        // 23: brfuse.agent.v1.AttachRequest
+	(*PortMapping)(nil),          // 24: brfuse.agent.v1.PortMapping
+	(*Bandwidth)(nil),            // 25: brfuse.agent.v1.Bandwidth
+	(*Rate)(nil),                 // 26: brfuse.agent.v1.Rate
+	(*Attachment)(nil),           // 27: brfuse.agent.v1.Attachment
+	(*DetachRequest)(nil),        // 28: brfuse.agent.v1.DetachRequest
+	(*DetachResponse)(nil),       // 29: brfuse.agent.v1.DetachResponse
+	(*AttachmentsRequest)(nil),   // 30: brfuse.agent.v1.AttachmentsRequest
+	(*AttachmentsResponse)(nil),  // 31: brfuse.agent.v1.AttachmentsResponse
+	(*HostCheckRequest)(nil),     // 32: brfuse.agent.v1.HostCheckRequest
+	(*HostCheckResponse)(nil),    // 33: brfuse.agent.v1.HostCheckResponse
+	(*ReadyRequest)(nil),         // 34: brfuse.agent.v1.ReadyRequest
+	(*ReadyResponse)(nil),        // 35: brfuse.agent.v1.ReadyResponse
+	(*PublishRequest)(nil),       // 36: brfuse.agent.v1.PublishRequest
+	(*PublishResponse)(nil),      // 37: brfuse.agent.v1.PublishResponse
+	(*ReserveRequest)(nil),       // 38: brfuse.agent.v1.ReserveRequest
+	(*ReserveResponse)(nil),      // 39: brfuse.agent.v1.ReserveResponse
+	(*UnreserveRequest)(nil),     // 40: brfuse.agent.v1.UnreserveRequest
+	(*UnreserveResponse)(nil),    // 41: brfuse.agent.v1.UnreserveResponse
+	(*ReservationsRequest)(nil),  // 42: brfuse.agent.v1.ReservationsRequest
+	(*ReservationsResponse)(nil), // 43: brfuse.agent.v1.ReservationsResponse
+	(*Reservation)(nil),          // 44: brfuse.agent.v1.Reservation
+	nil,                          // 45: brfuse.agent.v1.AttachRequest.LabelsEntry
+	nil,                          // 46: brfuse.agent.v1.Attachment.LabelsEntry
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	7,  // 0: brfuse.agent.v1.MoveRequest.routes:type_name -> brfuse.agent.v1.Route
 	6,  // 1: brfuse.agent.v1.MoveRequest.neighbours:type_name -> brfuse.agent.v1.Neighbour
-	14, // 2: brfuse.agent.v1.MoveResponse.nic:type_name -> brfuse.agent.v1.NIC
-	14, // 3: brfuse.agent.v1.ConfigureResponse.nic:type_name -> brfuse.agent.v1.NIC
-	14, // 4: brfuse.agent.v1.ListResponse.nics:type_name -> brfuse.agent.v1.NIC
+	17, // 2: brfuse.agent.v1.MoveResponse.nic:type_name -> brfuse.agent.v1.NIC
+	17, // 3: brfuse.agent.v1.ConfigureResponse.nic:type_name -> brfuse.agent.v1.NIC
+	17, // 4: brfuse.agent.v1.ListResponse.nics:type_name -> brfuse.agent.v1.NIC
 	0,  // 5: brfuse.agent.v1.ReportRequest.kind:type_name -> brfuse.agent.v1.ReportRequest.Kind
-	1,  // 6: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
-	3,  // 7: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
-	5,  // 8: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
-	5,  // 9: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
-	10, // 10: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
-	12, // 11: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
-	15, // 12: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
-	2,  // 13: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
-	4,  // 14: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
-	8,  // 15: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
-	9,  // 16: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
-	11, // 17: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
-	13, // 18: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
-	16, // 19: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	22, // 6: brfuse.agent.v1.NetworksResponse.networks:type_name -> brfuse.agent.v1.Network
+	7,  // 7: brfuse.agent.v1.AttachRequest.routes:type_name -> brfuse.agent.v1.Route
+	24, // 8: brfuse.agent.v1.AttachRequest.ports:type_name -> brfuse.agent.v1.PortMapping
+	25, // 9: brfuse.agent.v1.AttachRequest.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
+	45, // 10: brfuse.agent.v1.AttachRequest.labels:type_name -> brfuse.agent.v1.AttachRequest.LabelsEntry
+	26, // 11: brfuse.agent.v1.Bandwidth.ingress:type_name -> brfuse.agent.v1.Rate
+	26, // 12: brfuse.agent.v1.Bandwidth.egress:type_name -> brfuse.agent.v1.Rate
+	46, // 13: brfuse.agent.v1.Attachment.labels:type_name -> brfuse.agent.v1.Attachment.LabelsEntry
+	7,  // 14: brfuse.agent.v1.Attachment.routes:type_name -> brfuse.agent.v1.Route
+	24, // 15: brfuse.agent.v1.Attachment.ports:type_name -> brfuse.agent.v1.PortMapping
+	25, // 16: brfuse.agent.v1.Attachment.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
+	27, // 17: brfuse.agent.v1.AttachmentsResponse.attachments:type_name -> brfuse.agent.v1.Attachment
+	27, // 18: brfuse.agent.v1.HostCheckResponse.attachment:type_name -> brfuse.agent.v1.Attachment
+	24, // 19: brfuse.agent.v1.PublishRequest.ports:type_name -> brfuse.agent.v1.PortMapping
+	44, // 20: brfuse.agent.v1.ReservationsResponse.reservations:type_name -> brfuse.agent.v1.Reservation
+	1,  // 21: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
+	3,  // 22: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
+	5,  // 23: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
+	5,  // 24: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
+	10, // 25: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
+	15, // 26: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
+	5,  // 27: brfuse.agent.v1.Agent.Check:input_type -> brfuse.agent.v1.MoveRequest
+	13, // 28: brfuse.agent.v1.Agent.Resolve:input_type -> brfuse.agent.v1.ResolveRequest
+	18, // 29: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
+	20, // 30: brfuse.agent.v1.Host.Networks:input_type -> brfuse.agent.v1.NetworksRequest
+	23, // 31: brfuse.agent.v1.Host.Attach:input_type -> brfuse.agent.v1.AttachRequest
+	28, // 32: brfuse.agent.v1.Host.Detach:input_type -> brfuse.agent.v1.DetachRequest
+	30, // 33: brfuse.agent.v1.Host.Attachments:input_type -> brfuse.agent.v1.AttachmentsRequest
+	32, // 34: brfuse.agent.v1.Host.Check:input_type -> brfuse.agent.v1.HostCheckRequest
+	34, // 35: brfuse.agent.v1.Host.Ready:input_type -> brfuse.agent.v1.ReadyRequest
+	36, // 36: brfuse.agent.v1.Host.Publish:input_type -> brfuse.agent.v1.PublishRequest
+	38, // 37: brfuse.agent.v1.Host.Reserve:input_type -> brfuse.agent.v1.ReserveRequest
+	40, // 38: brfuse.agent.v1.Host.Unreserve:input_type -> brfuse.agent.v1.UnreserveRequest
+	42, // 39: brfuse.agent.v1.Host.Reservations:input_type -> brfuse.agent.v1.ReservationsRequest
+	2,  // 40: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
+	4,  // 41: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
+	8,  // 42: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
+	9,  // 43: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
+	11, // 44: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
+	16, // 45: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
+	12, // 46: brfuse.agent.v1.Agent.Check:output_type -> brfuse.agent.v1.CheckResponse
+	14, // 47: brfuse.agent.v1.Agent.Resolve:output_type -> brfuse.agent.v1.ResolveResponse
+	19, // 48: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
+	21, // 49: brfuse.agent.v1.Host.Networks:output_type -> brfuse.agent.v1.NetworksResponse
+	27, // 50: brfuse.agent.v1.Host.Attach:output_type -> brfuse.agent.v1.Attachment
+	29, // 51: brfuse.agent.v1.Host.Detach:output_type -> brfuse.agent.v1.DetachResponse
+	31, // 52: brfuse.agent.v1.Host.Attachments:output_type -> brfuse.agent.v1.AttachmentsResponse
+	33, // 53: brfuse.agent.v1.Host.Check:output_type -> brfuse.agent.v1.HostCheckResponse
+	35, // 54: brfuse.agent.v1.Host.Ready:output_type -> brfuse.agent.v1.ReadyResponse
+	37, // 55: brfuse.agent.v1.Host.Publish:output_type -> brfuse.agent.v1.PublishResponse
+	39, // 56: brfuse.agent.v1.Host.Reserve:output_type -> brfuse.agent.v1.ReserveResponse
+	41, // 57: brfuse.agent.v1.Host.Unreserve:output_type -> brfuse.agent.v1.UnreserveResponse
+	43, // 58: brfuse.agent.v1.Host.Reservations:output_type -> brfuse.agent.v1.ReservationsResponse
+	40, // [40:59] is the sub-list for method output_type
+	21, // [21:40] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -1141,7 +2977,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

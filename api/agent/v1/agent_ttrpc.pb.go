@@ -14,6 +14,8 @@ type AgentService interface {
 	Configure(context.Context, *MoveRequest) (*ConfigureResponse, error)
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	List(context.Context, *ListRequest) (*ListResponse, error)
+	Check(context.Context, *MoveRequest) (*CheckResponse, error)
+	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 }
 
 func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
@@ -60,6 +62,20 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.List(ctx, &req)
+			},
+			"Check": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req MoveRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Check(ctx, &req)
+			},
+			"Resolve": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ResolveRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Resolve(ctx, &req)
 			},
 		},
 	})
@@ -123,8 +139,34 @@ func (c *agentClient) List(ctx context.Context, req *ListRequest) (*ListResponse
 	return &resp, nil
 }
 
+func (c *agentClient) Check(ctx context.Context, req *MoveRequest) (*CheckResponse, error) {
+	var resp CheckResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "Check", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Resolve(ctx context.Context, req *ResolveRequest) (*ResolveResponse, error) {
+	var resp ResolveResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "Resolve", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
 type HostService interface {
 	Report(context.Context, *ReportRequest) (*ReportResponse, error)
+	Networks(context.Context, *NetworksRequest) (*NetworksResponse, error)
+	Attach(context.Context, *AttachRequest) (*Attachment, error)
+	Detach(context.Context, *DetachRequest) (*DetachResponse, error)
+	Attachments(context.Context, *AttachmentsRequest) (*AttachmentsResponse, error)
+	Check(context.Context, *HostCheckRequest) (*HostCheckResponse, error)
+	Ready(context.Context, *ReadyRequest) (*ReadyResponse, error)
+	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
+	Reserve(context.Context, *ReserveRequest) (*ReserveResponse, error)
+	Unreserve(context.Context, *UnreserveRequest) (*UnreserveResponse, error)
+	Reservations(context.Context, *ReservationsRequest) (*ReservationsResponse, error)
 }
 
 func RegisterHostService(srv *ttrpc.Server, svc HostService) {
@@ -136,6 +178,76 @@ func RegisterHostService(srv *ttrpc.Server, svc HostService) {
 					return nil, err
 				}
 				return svc.Report(ctx, &req)
+			},
+			"Networks": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req NetworksRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Networks(ctx, &req)
+			},
+			"Attach": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req AttachRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Attach(ctx, &req)
+			},
+			"Detach": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req DetachRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Detach(ctx, &req)
+			},
+			"Attachments": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req AttachmentsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Attachments(ctx, &req)
+			},
+			"Check": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req HostCheckRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Check(ctx, &req)
+			},
+			"Ready": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ReadyRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Ready(ctx, &req)
+			},
+			"Publish": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req PublishRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Publish(ctx, &req)
+			},
+			"Reserve": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ReserveRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Reserve(ctx, &req)
+			},
+			"Unreserve": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req UnreserveRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Unreserve(ctx, &req)
+			},
+			"Reservations": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ReservationsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Reservations(ctx, &req)
 			},
 		},
 	})
@@ -154,6 +266,86 @@ func NewHostClient(client *ttrpc.Client) HostService {
 func (c *hostClient) Report(ctx context.Context, req *ReportRequest) (*ReportResponse, error) {
 	var resp ReportResponse
 	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Report", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Networks(ctx context.Context, req *NetworksRequest) (*NetworksResponse, error) {
+	var resp NetworksResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Networks", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Attach(ctx context.Context, req *AttachRequest) (*Attachment, error) {
+	var resp Attachment
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Attach", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Detach(ctx context.Context, req *DetachRequest) (*DetachResponse, error) {
+	var resp DetachResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Detach", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Attachments(ctx context.Context, req *AttachmentsRequest) (*AttachmentsResponse, error) {
+	var resp AttachmentsResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Attachments", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Check(ctx context.Context, req *HostCheckRequest) (*HostCheckResponse, error) {
+	var resp HostCheckResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Check", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Ready(ctx context.Context, req *ReadyRequest) (*ReadyResponse, error) {
+	var resp ReadyResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Ready", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Publish(ctx context.Context, req *PublishRequest) (*PublishResponse, error) {
+	var resp PublishResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Publish", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Reserve(ctx context.Context, req *ReserveRequest) (*ReserveResponse, error) {
+	var resp ReserveResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Reserve", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Unreserve(ctx context.Context, req *UnreserveRequest) (*UnreserveResponse, error) {
+	var resp UnreserveResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Unreserve", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *hostClient) Reservations(ctx context.Context, req *ReservationsRequest) (*ReservationsResponse, error) {
+	var resp ReservationsResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Host", "Reservations", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -39,10 +39,12 @@ type VM struct {
 	AgentVersion string `protobuf:"bytes,6,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	QemuVersion  string `protobuf:"bytes,7,opt,name=qemu_version,json=qemuVersion,proto3" json:"qemu_version,omitempty"`
 	// "acpi" or "native".
-	Hotplug       string `protobuf:"bytes,8,opt,name=hotplug,proto3" json:"hotplug,omitempty"`
-	SlotsUsed     uint32 `protobuf:"varint,9,opt,name=slots_used,json=slotsUsed,proto3" json:"slots_used,omitempty"`
-	SlotsTotal    uint32 `protobuf:"varint,10,opt,name=slots_total,json=slotsTotal,proto3" json:"slots_total,omitempty"`
-	Attachments   uint32 `protobuf:"varint,11,opt,name=attachments,proto3" json:"attachments,omitempty"`
+	Hotplug     string `protobuf:"bytes,8,opt,name=hotplug,proto3" json:"hotplug,omitempty"`
+	SlotsUsed   uint32 `protobuf:"varint,9,opt,name=slots_used,json=slotsUsed,proto3" json:"slots_used,omitempty"`
+	SlotsTotal  uint32 `protobuf:"varint,10,opt,name=slots_total,json=slotsTotal,proto3" json:"slots_total,omitempty"`
+	Attachments uint32 `protobuf:"varint,11,opt,name=attachments,proto3" json:"attachments,omitempty"`
+	// Networks that the guest may ask for by itself. None: all; "none": none.
+	GuestNetworks []string `protobuf:"bytes,12,rep,name=guest_networks,json=guestNetworks,proto3" json:"guest_networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,11 +156,19 @@ func (x *VM) GetAttachments() uint32 {
 	return 0
 }
 
+func (x *VM) GetGuestNetworks() []string {
+	if x != nil {
+		return x.GuestNetworks
+	}
+	return nil
+}
+
 type AddVMRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Qmp           string                 `protobuf:"bytes,2,opt,name=qmp,proto3" json:"qmp,omitempty"`
 	Channel       string                 `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
+	GuestNetworks []string               `protobuf:"bytes,4,rep,name=guest_networks,json=guestNetworks,proto3" json:"guest_networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +222,13 @@ func (x *AddVMRequest) GetChannel() string {
 		return x.Channel
 	}
 	return ""
+}
+
+func (x *AddVMRequest) GetGuestNetworks() []string {
+	if x != nil {
+		return x.GuestNetworks
+	}
+	return nil
 }
 
 type ListVMsRequest struct {
@@ -700,8 +717,12 @@ type AttachRequest struct {
 	Queues         uint32   `protobuf:"varint,8,opt,name=queues,proto3" json:"queues,omitempty"`
 	Mtu            uint32   `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	NoDefaultRoute bool     `protobuf:"varint,10,opt,name=no_default_route,json=noDefaultRoute,proto3" json:"no_default_route,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// A container of an engine in the VM, by ID or name, instead of pod and netns.
+	Container string `protobuf:"bytes,11,opt,name=container,proto3" json:"container,omitempty"`
+	// "docker", "containerd" or "podman". Required with a container.
+	Runtime       string `protobuf:"bytes,12,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
@@ -804,6 +825,20 @@ func (x *AttachRequest) GetNoDefaultRoute() bool {
 	return false
 }
 
+func (x *AttachRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
 type Timing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -857,25 +892,35 @@ func (x *Timing) GetDuration() *durationpb.Duration {
 }
 
 type Attachment struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Vm            string                 `protobuf:"bytes,2,opt,name=vm,proto3" json:"vm,omitempty"`
-	Pod           string                 `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
-	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
-	Network       string                 `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
-	Netns         string                 `protobuf:"bytes,6,opt,name=netns,proto3" json:"netns,omitempty"`
-	Phase         string                 `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"`
-	Mac           string                 `protobuf:"bytes,8,opt,name=mac,proto3" json:"mac,omitempty"`
-	Addresses     []string               `protobuf:"bytes,9,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Gateways      []string               `protobuf:"bytes,10,rep,name=gateways,proto3" json:"gateways,omitempty"`
-	Mtu           uint32                 `protobuf:"varint,11,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	Queues        uint32                 `protobuf:"varint,12,opt,name=queues,proto3" json:"queues,omitempty"`
-	Tap           string                 `protobuf:"bytes,13,opt,name=tap,proto3" json:"tap,omitempty"`
-	Slot          string                 `protobuf:"bytes,14,opt,name=slot,proto3" json:"slot,omitempty"`
-	GuestPci      string                 `protobuf:"bytes,15,opt,name=guest_pci,json=guestPci,proto3" json:"guest_pci,omitempty"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created,proto3" json:"created,omitempty"`
-	Timings       []*Timing              `protobuf:"bytes,17,rep,name=timings,proto3" json:"timings,omitempty"`
-	LastError     string                 `protobuf:"bytes,18,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Vm        string                 `protobuf:"bytes,2,opt,name=vm,proto3" json:"vm,omitempty"`
+	Pod       string                 `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
+	Interface string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	Network   string                 `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	Netns     string                 `protobuf:"bytes,6,opt,name=netns,proto3" json:"netns,omitempty"`
+	Phase     string                 `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"`
+	Mac       string                 `protobuf:"bytes,8,opt,name=mac,proto3" json:"mac,omitempty"`
+	Addresses []string               `protobuf:"bytes,9,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Gateways  []string               `protobuf:"bytes,10,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Mtu       uint32                 `protobuf:"varint,11,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Queues    uint32                 `protobuf:"varint,12,opt,name=queues,proto3" json:"queues,omitempty"`
+	Tap       string                 `protobuf:"bytes,13,opt,name=tap,proto3" json:"tap,omitempty"`
+	Slot      string                 `protobuf:"bytes,14,opt,name=slot,proto3" json:"slot,omitempty"`
+	GuestPci  string                 `protobuf:"bytes,15,opt,name=guest_pci,json=guestPci,proto3" json:"guest_pci,omitempty"`
+	Created   *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created,proto3" json:"created,omitempty"`
+	Timings   []*Timing              `protobuf:"bytes,17,rep,name=timings,proto3" json:"timings,omitempty"`
+	LastError string                 `protobuf:"bytes,18,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Who asked for it: "cni" and "docker" in the guest; empty for this API.
+	Manager string            `protobuf:"bytes,19,opt,name=manager,proto3" json:"manager,omitempty"`
+	Labels  map[string]string `protobuf:"bytes,20,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Published, each as "[HOSTIP:]HOSTPORT:PORT/PROTOCOL".
+	Ports []string `protobuf:"bytes,21,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Limits in bits per second; 0: none.
+	IngressRate uint64 `protobuf:"varint,22,opt,name=ingress_rate,json=ingressRate,proto3" json:"ingress_rate,omitempty"`
+	EgressRate  uint64 `protobuf:"varint,23,opt,name=egress_rate,json=egressRate,proto3" json:"egress_rate,omitempty"`
+	// The vNIC is in the hands of a container engine.
+	Handover      bool `protobuf:"varint,24,opt,name=handover,proto3" json:"handover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1036,6 +1081,48 @@ func (x *Attachment) GetLastError() string {
 	return ""
 }
 
+func (x *Attachment) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *Attachment) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Attachment) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Attachment) GetIngressRate() uint64 {
+	if x != nil {
+		return x.IngressRate
+	}
+	return 0
+}
+
+func (x *Attachment) GetEgressRate() uint64 {
+	if x != nil {
+		return x.EgressRate
+	}
+	return 0
+}
+
+func (x *Attachment) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
+}
+
 type DetachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pod   string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
@@ -1044,7 +1131,10 @@ type DetachRequest struct {
 	// Default: all interfaces of the pod.
 	Interface string `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
 	// Instead of the above.
-	Id            string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	// A container of an engine in the VM, by ID or name, instead of pod.
+	Container     string `protobuf:"bytes,5,opt,name=container,proto3" json:"container,omitempty"`
+	Runtime       string `protobuf:"bytes,6,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1103,6 +1193,20 @@ func (x *DetachRequest) GetInterface() string {
 func (x *DetachRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
 	}
 	return ""
 }
@@ -1629,7 +1733,7 @@ var File_brfuse_v1_brfuse_proto protoreflect.FileDescriptor
 
 const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\n" +
-	"\x16brfuse/v1/brfuse.proto\x12\tbrfuse.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x02\n" +
+	"\x16brfuse/v1/brfuse.proto\x12\tbrfuse.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n" +
 	"\x02VM\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03qmp\x18\x02 \x01(\tR\x03qmp\x12\x18\n" +
@@ -1644,11 +1748,13 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\vslots_total\x18\n" +
 	" \x01(\rR\n" +
 	"slotsTotal\x12 \n" +
-	"\vattachments\x18\v \x01(\rR\vattachments\"N\n" +
+	"\vattachments\x18\v \x01(\rR\vattachments\x12%\n" +
+	"\x0eguest_networks\x18\f \x03(\tR\rguestNetworks\"u\n" +
 	"\fAddVMRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03qmp\x18\x02 \x01(\tR\x03qmp\x12\x18\n" +
-	"\achannel\x18\x03 \x01(\tR\achannel\"\x10\n" +
+	"\achannel\x18\x03 \x01(\tR\achannel\x12%\n" +
+	"\x0eguest_networks\x18\x04 \x03(\tR\rguestNetworks\"\x10\n" +
 	"\x0eListVMsRequest\"2\n" +
 	"\x0fListVMsResponse\x12\x1f\n" +
 	"\x03vms\x18\x01 \x03(\v2\r.brfuse.v1.VMR\x03vms\";\n" +
@@ -1674,7 +1780,7 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\bnetworks\x18\x01 \x03(\v2\x12.brfuse.v1.NetworkR\bnetworks\"*\n" +
 	"\x14RemoveNetworkRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveNetworkResponse\"\x83\x02\n" +
+	"\x15RemoveNetworkResponse\"\xbb\x02\n" +
 	"\rAttachRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n" +
@@ -1686,10 +1792,12 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x06queues\x18\b \x01(\rR\x06queues\x12\x10\n" +
 	"\x03mtu\x18\t \x01(\rR\x03mtu\x12(\n" +
 	"\x10no_default_route\x18\n" +
-	" \x01(\bR\x0enoDefaultRoute\"S\n" +
+	" \x01(\bR\x0enoDefaultRoute\x12\x1c\n" +
+	"\tcontainer\x18\v \x01(\tR\tcontainer\x12\x18\n" +
+	"\aruntime\x18\f \x01(\tR\aruntime\"S\n" +
 	"\x06Timing\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x125\n" +
-	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xdd\x03\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xe3\x05\n" +
 	"\n" +
 	"Attachment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
@@ -1711,12 +1819,24 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\acreated\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12+\n" +
 	"\atimings\x18\x11 \x03(\v2\x11.brfuse.v1.TimingR\atimings\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\x12 \x01(\tR\tlastError\"_\n" +
+	"last_error\x18\x12 \x01(\tR\tlastError\x12\x18\n" +
+	"\amanager\x18\x13 \x01(\tR\amanager\x129\n" +
+	"\x06labels\x18\x14 \x03(\v2!.brfuse.v1.Attachment.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05ports\x18\x15 \x03(\tR\x05ports\x12!\n" +
+	"\fingress_rate\x18\x16 \x01(\x04R\vingressRate\x12\x1f\n" +
+	"\vegress_rate\x18\x17 \x01(\x04R\n" +
+	"egressRate\x12\x1a\n" +
+	"\bhandover\x18\x18 \x01(\bR\bhandover\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x01\n" +
 	"\rDetachRequest\x12\x10\n" +
 	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x0e\n" +
 	"\x02vm\x18\x02 \x01(\tR\x02vm\x12\x1c\n" +
 	"\tinterface\x18\x03 \x01(\tR\tinterface\x12\x0e\n" +
-	"\x02id\x18\x04 \x01(\tR\x02id\"C\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x1c\n" +
+	"\tcontainer\x18\x05 \x01(\tR\tcontainer\x12\x18\n" +
+	"\aruntime\x18\x06 \x01(\tR\aruntime\"C\n" +
 	"\x0eDetachResponse\x121\n" +
 	"\bdetached\x18\x01 \x03(\v2\x15.brfuse.v1.AttachmentR\bdetached\"\x1c\n" +
 	"\n" +
@@ -1775,7 +1895,7 @@ func file_brfuse_v1_brfuse_proto_rawDescGZIP() []byte {
 	return file_brfuse_v1_brfuse_proto_rawDescData
 }
 
-var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_brfuse_v1_brfuse_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: brfuse.v1.VM
 	(*AddVMRequest)(nil),          // 1: brfuse.v1.AddVMRequest
@@ -1804,51 +1924,53 @@ var file_brfuse_v1_brfuse_proto_goTypes = []any{
 	(*DoctorRequest)(nil),         // 24: brfuse.v1.DoctorRequest
 	(*Check)(nil),                 // 25: brfuse.v1.Check
 	(*DoctorResponse)(nil),        // 26: brfuse.v1.DoctorResponse
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	nil,                           // 27: brfuse.v1.Attachment.LabelsEntry
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_brfuse_v1_brfuse_proto_depIdxs = []int32{
 	0,  // 0: brfuse.v1.ListVMsResponse.vms:type_name -> brfuse.v1.VM
 	6,  // 1: brfuse.v1.CreateNetworkRequest.network:type_name -> brfuse.v1.Network
 	6,  // 2: brfuse.v1.ListNetworksResponse.networks:type_name -> brfuse.v1.Network
-	27, // 3: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
-	28, // 4: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
+	28, // 3: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
+	29, // 4: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
 	13, // 5: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
-	14, // 6: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
-	14, // 7: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
-	14, // 8: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
-	25, // 9: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
-	1,  // 10: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
-	2,  // 11: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
-	4,  // 12: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
-	7,  // 13: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
-	8,  // 14: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
-	10, // 15: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
-	12, // 16: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
-	15, // 17: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
-	17, // 18: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
-	18, // 19: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
-	20, // 20: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
-	22, // 21: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
-	24, // 22: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
-	0,  // 23: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
-	3,  // 24: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
-	5,  // 25: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
-	6,  // 26: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
-	9,  // 27: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
-	11, // 28: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
-	14, // 29: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
-	16, // 30: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
-	14, // 31: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
-	19, // 32: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
-	21, // 33: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
-	23, // 34: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
-	26, // 35: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
-	23, // [23:36] is the sub-list for method output_type
-	10, // [10:23] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	27, // 6: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
+	14, // 7: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
+	14, // 8: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
+	14, // 9: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
+	25, // 10: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
+	1,  // 11: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
+	2,  // 12: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
+	4,  // 13: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
+	7,  // 14: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
+	8,  // 15: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
+	10, // 16: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
+	12, // 17: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
+	15, // 18: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
+	17, // 19: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
+	18, // 20: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
+	20, // 21: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
+	22, // 22: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
+	24, // 23: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
+	0,  // 24: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
+	3,  // 25: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
+	5,  // 26: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
+	6,  // 27: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
+	9,  // 28: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
+	11, // 29: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
+	14, // 30: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
+	16, // 31: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
+	14, // 32: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
+	19, // 33: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
+	21, // 34: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
+	23, // 35: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
+	26, // 36: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
+	24, // [24:37] is the sub-list for method output_type
+	11, // [11:24] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_brfuse_v1_brfuse_proto_init() }
@@ -1862,7 +1984,7 @@ func file_brfuse_v1_brfuse_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_brfuse_v1_brfuse_proto_rawDesc), len(file_brfuse_v1_brfuse_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
