@@ -24,6 +24,11 @@ type Config struct {
 	Dir string
 	// Initrd is the file that [Lab.Build] wrote. Required.
 	Initrd string
+	// Disk is a file with an ext4 file system that becomes the guest's root, with
+	// what the initramfs has copied to it; nothing is written back, so guests may
+	// share it. The image must have the module virtio_blk. Default: the initramfs is
+	// the root.
+	Disk string
 	// Mem is the memory in MiB. Default: 384.
 	Mem int
 	// CPUs is the number of virtual CPUs. Default: 1.
@@ -80,6 +85,9 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 	}
 	layout.QMP, layout.Channel = c.file("qmp"), c.file("agent")
 	cmdline := "console=ttyS0 quiet panic=-1 brfuse.name=" + c.Name
+	if c.Disk != "" {
+		cmdline += " brfuse.root=/dev/vda"
+	}
 	if c.Append != "" {
 		cmdline += " " + c.Append
 	}
@@ -93,6 +101,9 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 		"-device", "virtio-serial-pci,id=lab",
 		"-chardev", fmt.Sprintf("socket,id=labport,fd=%d", labFD),
 		"-device", "virtserialport,bus=lab.0,chardev=labport,name=org.brfuse.lab.0",
+	}
+	if c.Disk != "" {
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,file="+c.Disk)
 	}
 	args = append(args, cpuArgs(accel)...)
 	args = append(args, layout.QEMUArgs()...)

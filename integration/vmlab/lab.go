@@ -99,17 +99,23 @@ func findModule(ctx context.Context) (string, error) {
 // returns its path, which stays the same. It takes a fraction of a second when
 // nothing has changed.
 func (l *Lab) GoBuild(ctx context.Context, pkg string, tags ...string) (string, error) {
-	return l.build(ctx, pkg, false, tags)
+	return l.build(ctx, l.moduleRoot, pkg, false, tags)
+}
+
+// GoBuildIn is [Lab.GoBuild] for a module within this one; dir is the module's
+// folder, from this module's root, and pkg is named from there.
+func (l *Lab) GoBuildIn(ctx context.Context, dir, pkg string, tags ...string) (string, error) {
+	return l.build(ctx, filepath.Join(l.moduleRoot, dir), pkg, false, tags)
 }
 
 // GoBuildRace builds a program for the host with the race detector, which takes
 // a C compiler. It is [Lab.GoBuild] where there is none.
 func (l *Lab) GoBuildRace(ctx context.Context, pkg string, tags ...string) (string, error) {
 	_, err := exec.LookPath(cmp.Or(os.Getenv("CC"), "gcc"))
-	return l.build(ctx, pkg, err == nil, tags)
+	return l.build(ctx, l.moduleRoot, pkg, err == nil, tags)
 }
 
-func (l *Lab) build(ctx context.Context, pkg string, race bool, tags []string) (string, error) {
+func (l *Lab) build(ctx context.Context, dir, pkg string, race bool, tags []string) (string, error) {
 	name := strings.Join(append([]string{path.Base(pkg)}, tags...), "+")
 	args := []string{"build", "-trimpath", "-tags=" + strings.Join(tags, ",")}
 	env := append(os.Environ(), "CGO_ENABLED=0")
@@ -131,7 +137,7 @@ func (l *Lab) build(ctx context.Context, pkg string, race bool, tags []string) (
 	defer unlock()
 	cmd := exec.CommandContext(ctx, "go", append(args, "-o", file, pkg)...)
 	cmd.Env = env
-	if _, err := runTool(cmd, l.moduleRoot); err != nil {
+	if _, err := runTool(cmd, dir); err != nil {
 		return "", err
 	}
 	return file, nil

@@ -32,6 +32,9 @@ func setUp() error {
 	if err := loadModules("/etc/modules"); err != nil {
 		return err
 	}
+	if err := moveToDisk(); err != nil {
+		return err
+	}
 	if err := loopbackUp(); err != nil {
 		return err
 	}
@@ -49,6 +52,7 @@ func mountAll() error {
 		{"sysfs", "/sys"},
 		{"devtmpfs", "/dev"},
 		{"devpts", "/dev/pts"},
+		{"tmpfs", "/dev/shm"},
 		{"tmpfs", "/run"},
 		{"tmpfs", "/tmp"},
 		{"cgroup2", "/sys/fs/cgroup"},
