@@ -22,7 +22,7 @@ func TestIntegrationByHand(t *testing.T) {
 		soon, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		require.NoError(t, site.Until(soon, "an answer of "+a.Pod, func(ctx context.Context) (bool, error) {
-			res, err := s.Net.Run(ctx, "ping", "-c", "1", "-W", "1", a.addr(false))
+			res, err := s.Net.Run(ctx, "ping", "-c", "1", "-W", "1", a.Addr(false))
 			return res.Code == 0, err
 		}))
 	}
@@ -51,7 +51,7 @@ func TestIntegrationByHand(t *testing.T) {
 	t.Run("the rules flushed", func(t *testing.T) {
 		onHost(ctx, t, s, "nft", "flush", "ruleset")
 		require.NoError(t, site.Until(ctx, "the rules to be back", func(ctx context.Context) (bool, error) {
-			ids, err := ruleIDs(ctx, s)
+			ids, err := s.RuleIDs(ctx)
 			return len(ids) == 2, err
 		}))
 		answers(t, web)
@@ -81,7 +81,7 @@ func TestIntegrationTwin(t *testing.T) {
 	require.NoError(t, s.AddVM(ctx, vm))
 	a := attach(ctx, t, s, "--pod", "web")
 	fails(ctx, t, s, "in_use", "vm vm7: its QEMU is that of vm1", "vm", "add", "vm7", "--qmp", s.Dir+"/second.qmp", "--channel", s.Dir+"/none")
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(false))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(false))
 	assert.Equal(t, []string{a.ID}, settled(ctx, t, s, vm).Store)
 	assert.NotContains(t, run(ctx, t, s, "vm", "list"), "vm7")
 }

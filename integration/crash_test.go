@@ -82,8 +82,8 @@ func TestIntegrationDaemonCrash(t *testing.T) {
 func assertWorks(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM) {
 	t.Helper()
 	a := attach(ctx, t, s, "--pod", "web")
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(false))
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(true))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(false))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(true))
 	run(ctx, t, s, "detach", "--pod", "web")
 	assertNothingLeft(ctx, t, s, vm)
 }
@@ -122,7 +122,7 @@ func TestIntegrationAgentCrash(t *testing.T) {
 		}))
 		startAgent(ctx, t, s, vm)
 		assert.Equal(t, []string{a.ID}, settled(ctx, t, s, vm).Store)
-		onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(false))
+		onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(false))
 		// The new agent was told of the vNIC, so it notices when the pod dies.
 		require.NoError(t, vm.RemovePod(ctx, "web"))
 		awaitGone(ctx, t, s, a.ID)
@@ -155,7 +155,7 @@ func awaitGone(ctx context.Context, t *testing.T, s *site.Site, id string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	require.NoError(t, site.Until(ctx, "the release of "+id, func(ctx context.Context) (bool, error) {
-		atts, err := list(ctx, s)
+		atts, err := s.List(ctx)
 		for _, a := range atts {
 			if a.ID == id {
 				return false, err

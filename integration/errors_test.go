@@ -43,7 +43,7 @@ func TestIntegrationErrors(t *testing.T) {
 	first := attach(ctx, t, s, "--pod", "web")
 	again := attach(ctx, t, s, "--pod", "web")
 	assert.Equal(t, first, again, "the same again is the same attachment")
-	fails(ctx, t, s, "address_taken", first.addr(false), append(add, "db", "--ip", first.addr(false))...)
+	fails(ctx, t, s, "address_taken", first.Addr(false), append(add, "db", "--ip", first.Addr(false))...)
 	fails(ctx, t, s, "address_taken", first.MAC, append(add, "db", "--mac", first.MAC)...)
 	fails(ctx, t, s, "conflict", "mtu", append(add, "web", "--mtu", "1400")...)
 	inGuest(ctx, t, vm, "db", "sh", "-c", "ip link set lo down && ip link set lo name eth7")

@@ -42,7 +42,7 @@ func TestIntegrationFused(t *testing.T) {
 		assert.Contains(t, inGuest(ctx, t, vm, "web", "ip", "route"), "default via "+bluePrefix4+"1 dev eth0")
 		assert.Contains(t, inGuest(ctx, t, vm, "web", "ip", "-6", "route"), "default via "+bluePrefix6+"1 dev eth0")
 		assert.NotContains(t, inGuest(ctx, t, vm, "web", "ip", "route"), "default via 10.232.0.1")
-		onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", web2.addr(false))
+		onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", web2.Addr(false))
 	})
 	t.Run("timings", func(t *testing.T) {
 		var steps []string
@@ -92,10 +92,10 @@ func assertTraffic(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM
 		if v6 {
 			gateway, ping = bluePrefix6+"1", "ping6"
 		}
-		onHost(ctx, t, s, "ping", "-c", "2", "-i", "0.2", "-W", "5", web.addr(v6))
+		onHost(ctx, t, s, "ping", "-c", "2", "-i", "0.2", "-W", "5", web.Addr(v6))
 		inGuest(ctx, t, vm, "web", "busybox", ping, "-c", "1", "-W", "5", gateway)
-		inGuest(ctx, t, vm, "web", "busybox", ping, "-c", "1", "-W", "5", db.addr(v6))
-		inGuest(ctx, t, vm, "db", "busybox", ping, "-c", "1", "-W", "5", web.addr(v6))
+		inGuest(ctx, t, vm, "web", "busybox", ping, "-c", "1", "-W", "5", db.Addr(v6))
+		inGuest(ctx, t, vm, "db", "busybox", ping, "-c", "1", "-W", "5", web.Addr(v6))
 		assertTCP(ctx, t, s, vm, web, v6)
 	}
 }
@@ -112,7 +112,7 @@ func assertTCP(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM, we
 	if v6 {
 		port = "8086"
 	}
-	host := bracket(web.addr(v6))
+	host := bracket(web.Addr(v6))
 	srv, err := vm.Start(ctx, vmlab.Command{Argv: []string{"busybox", "httpd", "-f", "-p", host + ":" + port, "-h", "/tmp"}, Netns: "web"})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, srv.Kill(ctx)) }()
@@ -124,7 +124,7 @@ func assertTCP(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM, we
 		return err == nil && res.Code == 0, err
 	}))
 	assert.Equal(t, page, got, "from host to pod")
-	assert.Contains(t, inGuest(ctx, t, vm, "db", "sh", "-c", fetch(web.addr(v6), port)), "\r\n\r\n"+page, "from pod to pod")
+	assert.Contains(t, inGuest(ctx, t, vm, "db", "sh", "-c", fetch(web.Addr(v6), port)), "\r\n\r\n"+page, "from pod to pod")
 
 	gateway := bluePrefix4 + "1"
 	if v6 {

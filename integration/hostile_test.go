@@ -32,7 +32,7 @@ func TestIntegrationHostilePod(t *testing.T) {
 	require.NoError(t, s.AwaitAgent(ctx, "vm1"))
 	settled(ctx, t, s, vm)
 	assert.Contains(t, run(ctx, t, s, "list"), "db")
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", db.addr(false))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", db.Addr(false))
 
 	assert.NotContains(t, s.LogTail(), "task failed", "one pod spoils the reconciliation of all")
 	assert.NotContains(t, s.LogTail(), "agent is away", "one pod ends the session of all")

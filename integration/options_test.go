@@ -34,10 +34,10 @@ func TestIntegrationOptions(t *testing.T) {
 	tap := onHost(ctx, t, s, "ip", "-d", "link", "show", a.Tap)
 	assert.Contains(t, tap, "multi_queue numqueues 2 numdisabled 0", "the guest uses both queues")
 	assert.Contains(t, tap, "mtu 4000")
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", "-s", "3900", "-M", "do", a.addr(false))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", "-s", "3900", "-M", "do", a.Addr(false))
 
 	b := attach(ctx, t, s, "--pod", "by-path", "--netns", "/run/netns/web", "--ifname", "net9", "--no-default-route")
-	assert.Contains(t, inGuest(ctx, t, vm, "web", "ip", "addr", "show", "net9"), b.addr(false))
+	assert.Contains(t, inGuest(ctx, t, vm, "web", "ip", "addr", "show", "net9"), b.Addr(false))
 	run(ctx, t, s, "detach", "--pod", "by-pid")
 	run(ctx, t, s, "detach", "--pod", "by-path")
 	assertNothingLeft(ctx, t, s, vm)
@@ -55,8 +55,8 @@ func TestIntegrationEject(t *testing.T) {
 	awaitGone(ctx, t, s, a.ID)
 	awaitGone(ctx, t, s, b.ID)
 	require.NoError(t, site.Until(ctx, "nothing to be left", func(ctx context.Context) (bool, error) {
-		tr, err := lookAround(ctx, s, vm)
-		return tr.agree() && len(tr.Store) == 0, err
+		tr, err := s.LookAround(ctx, vm)
+		return tr.Agree() && len(tr.Store) == 0, err
 	}))
 	assertNothingLeft(ctx, t, s, vm)
 }

@@ -15,11 +15,11 @@ func TestIntegrationRestarts(t *testing.T) {
 	ctx, s, vm := newPods(t, site.Options{}, "web")
 	a := attach(ctx, t, s, "--pod", "web")
 	s.KillDaemon()
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(false))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(false))
 	require.NoError(t, s.StartDaemon(ctx))
 	require.NoError(t, s.AwaitAgent(ctx, "vm1"))
 	assert.Equal(t, []string{a.ID}, settled(ctx, t, s, vm).Store)
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.addr(true))
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(true))
 
 	require.NoError(t, vm.Restart(ctx)) // kills QEMU
 	awaitGone(ctx, t, s, a.ID)

@@ -32,23 +32,23 @@ func TestIntegrationSpoof(t *testing.T) {
 	require.NoError(t, err)
 	other := vnic.MAC{0x02, 0, 0x5e, 0, 0x53, 0xee}
 	all := frametest.Broadcast
-	ip4, ip6 := evil.addr(false), evil.addr(true)
+	ip4, ip6 := evil.Addr(false), evil.Addr(true)
 	udp := frametest.UDP(4000, 4001)
 
 	forged := []struct {
 		name, reason string
 		frame        []byte
 	}{
-		{"mac", "mac", frametest.Ether(other, all, unix.ETH_P_IP, frametest.IP4(ip4, good.addr(false), unix.IPPROTO_UDP, udp))},
-		{"source IPv4", "ipv4", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(bluePrefix4+"1", good.addr(false), unix.IPPROTO_UDP, udp))},
-		{"source IPv6", "ipv6", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(bluePrefix6+"1", good.addr(true), unix.IPPROTO_UDP, udp))},
-		{"ARP", "arp", frametest.Ether(me, all, unix.ETH_P_ARP, frametest.ARP(2, me, bluePrefix4+"1", good.addr(false)))},
+		{"mac", "mac", frametest.Ether(other, all, unix.ETH_P_IP, frametest.IP4(ip4, good.Addr(false), unix.IPPROTO_UDP, udp))},
+		{"source IPv4", "ipv4", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(bluePrefix4+"1", good.Addr(false), unix.IPPROTO_UDP, udp))},
+		{"source IPv6", "ipv6", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(bluePrefix6+"1", good.Addr(true), unix.IPPROTO_UDP, udp))},
+		{"ARP", "arp", frametest.Ether(me, all, unix.ETH_P_ARP, frametest.ARP(2, me, bluePrefix4+"1", good.Addr(false)))},
 		{"ND", "nd", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(ip6, "ff02::1", unix.IPPROTO_ICMPV6, frametest.ND(136, bluePrefix6+"1", frametest.Option(2, me))))},
 		{"DHCP server", "dhcp", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(ip4, "255.255.255.255", unix.IPPROTO_UDP, frametest.UDP(67, 68)))},
 		{"DHCPv6 server", "dhcp", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(me.LinkLocal().String(), "ff02::1", unix.IPPROTO_UDP, frametest.UDP(547, 546)))},
 		{"RA", "router", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(me.LinkLocal().String(), "ff02::1", unix.IPPROTO_ICMPV6, frametest.ICMP(134, make([]byte, 12))))},
 	}
-	honest := frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(ip4, good.addr(false), unix.IPPROTO_UDP, frametest.UDP(4000, 4999)))
+	honest := frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(ip4, good.Addr(false), unix.IPPROTO_UDP, frametest.UDP(4000, 4999)))
 
 	listener, err := vm.Start(ctx, vmlab.Command{Argv: []string{rawframePath, "recv", "eth0"}, Netns: "good"})
 	require.NoError(t, err)

@@ -2,12 +2,7 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -16,30 +11,7 @@ import (
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
-// attachment is what the command line's JSON has of one.
-type attachment struct {
-	ID        string   `json:"id"`
-	Pod       string   `json:"pod"`
-	Interface string   `json:"interface"`
-	Phase     string   `json:"phase"`
-	MAC       string   `json:"mac"`
-	Addresses []string `json:"addresses"`
-	Tap       string   `json:"tap"`
-	GuestPCI  string   `json:"guestPci"`
-	Timings   []struct {
-		Step string `json:"step"`
-	} `json:"timings"`
-}
-
-// addr returns the address of a family without its prefix length.
-func (a attachment) addr(v6 bool) string {
-	for _, p := range a.Addresses {
-		if addr, _, _ := strings.Cut(p, "/"); strings.Contains(addr, ":") == v6 {
-			return addr
-		}
-	}
-	return ""
-}
+type attachment = site.Attachment
 
 func attach(ctx context.Context, t *testing.T, s *site.Site, args ...string) attachment {
 	t.Helper()
@@ -49,168 +21,11 @@ func attach(ctx context.Context, t *testing.T, s *site.Site, args ...string) att
 	return a
 }
 
-func list(ctx context.Context, s *site.Site) ([]attachment, error) {
-	var res struct {
-		Attachments []attachment `json:"attachments"`
-	}
-	err := s.BrfuseJSON(ctx, &res, "list")
-	return res.Attachments, err
-}
-
-// truths are the ids that each place has, looked up without brfuse: by QEMU's
-// other monitor, ip, nft, and what the guest's kernel has.
-type truths struct {
-	Store   []string
-	Devices []string // in QEMU
-	Netdevs []string // in QEMU
-	Taps    []string
-	Ports   []string // of bridges
-	Rules   []string // taps with rules
-	MACs    int      // virtio NICs in the guest, in any namespace
-}
-
-func (tr truths) String() string {
-	return fmt.Sprintf("store %v, devices %v, netdevs %v, taps %v, bridge ports %v, rules %v, NICs in the guest %d",
-		tr.Store, tr.Devices, tr.Netdevs, tr.Taps, tr.Ports, tr.Rules, tr.MACs)
-}
-
-// agree tells whether all places have the same.
-func (tr truths) agree() bool {
-	want := tr.Store
-	return slices.Equal(tr.Devices, want) && slices.Equal(tr.Netdevs, want) && slices.Equal(tr.Taps, want) &&
-		slices.Equal(tr.Ports, want) && slices.Equal(tr.Rules, want) && tr.MACs == len(want)
-}
-
-// lookAround asks all places. A guest that is gone has nothing.
-func lookAround(ctx context.Context, s *site.Site, vm *vmlab.VM) (tr truths, err error) {
-	atts, err := list(ctx, s)
-	if err != nil {
-		return tr, err
-	}
-	for _, a := range atts {
-		tr.Store = append(tr.Store, a.ID)
-	}
-	slices.Sort(tr.Store)
-	links, err := output(ctx, s, "ip", "-o", "link")
-	if err != nil {
-		return tr, err
-	}
-	for line := range strings.Lines(links) {
-		name := strings.Trim(strings.Fields(line)[1], ":")
-		id, ok := strings.CutPrefix(name, "brf")
-		if !ok {
-			continue
-		}
-		tr.Taps = append(tr.Taps, id)
-		if strings.Contains(line, " master ") {
-			tr.Ports = append(tr.Ports, id)
-		}
-	}
-	slices.Sort(tr.Taps)
-	slices.Sort(tr.Ports)
-	if tr.Rules, err = ruleIDs(ctx, s); err != nil {
-		return tr, err
-	}
-	select {
-	case <-vm.Done():
-		return tr, nil
-	default:
-	}
-	if err := tr.askQEMU(ctx, vm); err != nil {
-		return tr, err
-	}
-	nics, err := vm.Output(ctx, "sh", "-c", "for d in /sys/bus/virtio/drivers/virtio_net/virtio*; do [ -e $d ] && echo $d; done; true")
-	tr.MACs = len(strings.Fields(nics))
-	return tr, err
-}
-
-func output(ctx context.Context, s *site.Site, argv ...string) (string, error) {
-	res, err := s.Net.Run(ctx, argv...)
-	if err == nil {
-		err = res.Err()
-	}
-	return res.Stdout, err
-}
-
-// ruleIDs returns the taps that the anti-spoofing table has elements for.
-func ruleIDs(ctx context.Context, s *site.Site) ([]string, error) {
-	out, err := output(ctx, s, "nft", "list", "ruleset")
-	if err != nil {
-		return nil, err
-	}
-	seen := map[string]bool{}
-	for _, word := range strings.FieldsFunc(out, func(r rune) bool { return strings.ContainsRune("\" ,{}\n\t", r) }) {
-		if id, ok := strings.CutPrefix(word, "brf"); ok && len(id) == 10 && strings.Trim(id, "0123456789abcdef") == "" {
-			seen[id] = true
-		}
-	}
-	var ids []string
-	for id := range seen {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids, nil
-}
-
-func (tr *truths) askQEMU(ctx context.Context, vm *vmlab.VM) error {
-	raw, err := vm.Monitor().Do(ctx, "qom-list", map[string]any{"path": "/machine/peripheral"})
-	if err != nil {
-		return err
-	}
-	var props []struct {
-		Name string `json:"name"`
-	}
-	if err := json.Unmarshal(raw, &props); err != nil {
-		return err
-	}
-	for _, p := range props {
-		if id, ok := strings.CutPrefix(p.Name, "brf"); ok && len(id) == 10 {
-			tr.Devices = append(tr.Devices, id)
-		}
-	}
-	slices.Sort(tr.Devices)
-	raw, err = vm.Monitor().Do(ctx, "human-monitor-command", map[string]any{"command-line": "info network"})
-	if err != nil {
-		return err
-	}
-	seen := map[string]bool{}
-	for _, word := range strings.FieldsFunc(string(raw), func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789", r) }) {
-		if id, ok := strings.CutPrefix(word, "brfn"); ok && len(id) == 10 {
-			seen[id] = true
-		}
-	}
-	for id := range seen {
-		tr.Netdevs = append(tr.Netdevs, id)
-	}
-	slices.Sort(tr.Netdevs)
-	return nil
-}
-
 // settled waits until all places agree and nothing is on its way, and returns
 // what they have.
-func settled(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM) truths {
+func settled(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM) site.Truths {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	var tr truths
-	err := site.Until(ctx, "agreement of store, QEMU, host and guest", func(ctx context.Context) (bool, error) {
-		atts, err := list(ctx, s)
-		if err != nil {
-			return false, err
-		}
-		for _, a := range atts {
-			if a.Phase != "ready" {
-				return false, fmt.Errorf("attachment %s is in phase %s", a.ID, a.Phase)
-			}
-		}
-		if tr, err = lookAround(ctx, s, vm); err != nil {
-			return false, err
-		}
-		if !tr.agree() {
-			return false, fmt.Errorf("they differ: %s", tr)
-		}
-		return true, nil
-	})
+	tr, err := s.Settle(ctx, vm)
 	require.NoError(t, err)
 	return tr
 }
@@ -218,8 +33,8 @@ func settled(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM) trut
 // assertNothingLeft checks that nothing of any attachment is anywhere.
 func assertNothingLeft(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM) {
 	t.Helper()
-	tr, err := lookAround(ctx, s, vm)
+	tr, err := s.LookAround(ctx, vm)
 	require.NoError(t, err)
-	assert.Equal(t, truths{}, tr)
+	assert.Equal(t, site.Truths{}, tr)
 	assert.Contains(t, run(ctx, t, s, "gc", "--dry-run"), "nothing to remove")
 }
