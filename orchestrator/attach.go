@@ -3,7 +3,6 @@ package orchestrator
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -124,7 +123,7 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 	defer cancel()
 	var r *record
 	rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
-		n, err := usable(tx, req)
+		n, err := o.usable(tx, req)
 		if err != nil {
 			return err
 		}
@@ -132,11 +131,7 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 		if err := o.take(tx, r, n); err != nil {
 			return err
 		}
-		b, err := json.Marshal(r.Attachment)
-		if err != nil {
-			return err
-		}
-		return cmp.Or(tx.Put(attachmentKey(r.ID), b), tx.Put(keyPrefix+req.String(), []byte(r.ID)))
+		return cmp.Or(takePorts(tx, r.ID, req.Ports), save(tx, attachmentKey(r.ID), r), tx.Put(keyPrefix+req.String(), []byte(r.ID)))
 	})
 	if err != nil {
 		return nil, err
@@ -146,30 +141,45 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 }
 
 // usable returns the request's network, once it and the VM are there to be used.
-func usable(tx store.Tx, req vnic.Request) (vnic.Network, error) {
-	var vm vmRecord
+func (o *Orchestrator) usable(tx store.ReadTx, req vnic.Request) (vnic.Network, error) {
+	n, err := open(tx, req.VM, req.Network)
+	switch {
+	case err != nil:
+		return n, err
+	case req.MTU > n.MTU:
+		return n, fmt.Errorf("mtu %d is larger than %d of network %s: %w", req.MTU, n.MTU, n.Name, vnic.ErrInvalid)
+	}
+	it, err := tx.Get(keyPrefix + req.String())
+	switch {
+	case err != nil:
+		return n, err
+	case it.Exists():
+		return n, fmt.Errorf("attachment %s was made meanwhile; try again: %w", it.Value, vnic.ErrConflict)
+	case req.Manager != "":
+		return n, o.quota(tx, req.VM)
+	}
+	return n, nil
+}
+
+// open returns a network that takes new attachments of a VM which does so, too.
+func open(tx store.ReadTx, vm, network string) (vnic.Network, error) {
+	var v vmRecord
 	var n networkRecord
-	rev, err := load(tx, vmPrefix+req.VM, &vm)
+	rev, err := load(tx, vmPrefix+vm, &v)
 	switch {
 	case err != nil:
 		return vnic.Network{}, err
-	case rev == 0 || vm.Removing:
-		return vnic.Network{}, fmt.Errorf("vm %s is not registered; see `brfuse vm add`: %w", req.VM, vnic.ErrUnknownVM)
+	case rev == 0 || v.Removing:
+		return vnic.Network{}, fmt.Errorf("vm %s is not registered; see `brfuse vm add`: %w", vm, vnic.ErrUnknownVM)
 	}
-	rev, err = load(tx, networkPrefix+req.Network, &n)
+	rev, err = load(tx, networkPrefix+network, &n)
 	switch {
 	case err != nil:
 		return vnic.Network{}, err
 	case rev == 0 || n.Removing:
-		return vnic.Network{}, fmt.Errorf("network %s does not exist; see `brfuse network create`: %w", req.Network, vnic.ErrUnknownNetwork)
-	case req.MTU > n.MTU:
-		return vnic.Network{}, fmt.Errorf("mtu %d is larger than %d of network %s: %w", req.MTU, n.MTU, n.Name, vnic.ErrInvalid)
+		return vnic.Network{}, fmt.Errorf("network %s does not exist; see `brfuse network create`: %w", network, vnic.ErrUnknownNetwork)
 	}
-	it, err := tx.Get(keyPrefix + req.String())
-	if err == nil && it.Exists() {
-		err = fmt.Errorf("attachment %s was made meanwhile; try again: %w", it.Value, vnic.ErrConflict)
-	}
-	return n.Network, err
+	return n.Network, nil
 }
 
 func newRecord(req vnic.Request, n vnic.Network) *record {
@@ -198,6 +208,12 @@ func (o *Orchestrator) take(tx store.Tx, r *record, n vnic.Network) error {
 	var err error
 	if r.MAC, err = o.pool.TakeMAC(tx, r.owner(), r.Request.MAC); err != nil {
 		return err
+	}
+	if r.Request.Manager == dockerManager {
+		// Docker asks for an address before it asks for the endpoint that gets it.
+		if err := o.pool.TakeOver(tx, r.Request.VM, n.Name, r.Request.Addresses); err != nil {
+			return err
+		}
 	}
 	var leases []ipam.Lease
 	if leases, err = o.pool.Take(tx, n, r.owner(), r.Request.Addresses); err != nil {

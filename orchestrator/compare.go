@@ -11,7 +11,8 @@ import (
 
 // compare returns how a request differs from an attachment of the same key, as a
 // [vnic.ErrConflict]. Addresses, MAC, MTU and namespace that it leaves open may
-// be any; the pod's name is the default of the last.
+// be any; the pod's name is the default of the last. So may published ports, for
+// [Orchestrator.Publish] changes them. Labels are remarks and are not compared.
 func compare(a vnic.Attachment, req vnic.Request) error {
 	diffs := differences(a, req)
 	if len(diffs) == 0 {
@@ -41,7 +42,40 @@ func differences(a vnic.Attachment, req vnic.Request) []string {
 	diff("number of queues", old.Queues == req.Queues, old.Queues, req.Queues)
 	diff("mtu", req.MTU == 0 || a.MTU == req.MTU, a.MTU, req.MTU)
 	diff("setting of the default route", old.NoDefaultRoute == req.NoDefaultRoute, onOff(!old.NoDefaultRoute), onOff(!req.NoDefaultRoute))
+	diff("place of delivery", old.Handover == req.Handover, delivery(old), delivery(req))
+	diff("set of routes", slices.Equal(old.Routes, req.Routes), routeList(old.Routes), routeList(req.Routes))
+	diff("bandwidth", old.Bandwidth == req.Bandwidth, old.Bandwidth, req.Bandwidth)
+	diff("set of published ports", len(req.Ports) == 0 || slices.Equal(old.Ports, req.Ports), old.Ports, req.Ports)
+	diff("manager", old.Manager == req.Manager, managerName(old.Manager), managerName(req.Manager))
 	return diffs
+}
+
+func delivery(r vnic.Request) string {
+	if r.Handover {
+		return "the guest's first namespace"
+	}
+	return "the pod"
+}
+
+func routeList(routes []vnic.Route) string {
+	if len(routes) == 0 {
+		return "none"
+	}
+	words := make([]string, len(routes))
+	for i, r := range routes {
+		words[i] = r.Destination.String()
+		if r.Gateway.IsValid() {
+			words[i] += " via " + r.Gateway.String()
+		}
+	}
+	return strings.Join(words, " and ")
+}
+
+func managerName(s string) string {
+	if s == "" {
+		return "the daemon's API"
+	}
+	return s
 }
 
 func sorted(addrs []netip.Addr) []netip.Addr {

@@ -22,7 +22,8 @@ type Host interface {
 	// name and bridge: enough for RemoveNetwork.
 	Networks(ctx context.Context) ([]vnic.Network, error)
 	// Plug gives a VM a vNIC, and undoes all it did when it fails. When the VM has
-	// it, Plug makes its tap a port of the network's bridge again.
+	// it, Plug makes its tap a port of the network's bridge again, and puts right what
+	// the port has of filters, published ports and limits.
 	Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error)
 	// Unplug takes a vNIC and its tap away. That they are gone, or that the VM is,
 	// is no error. With an empty vm it takes away a tap that no VM has.
@@ -31,6 +32,8 @@ type Host interface {
 	// empty, it returns those of all VMs, and the taps that no VM has, or what is
 	// left of them, with an empty VM. When a hypervisor can't be asked, it fails.
 	Ports(ctx context.Context, vm string) ([]vnic.Port, error)
+	// Free returns how many slots of a running VM are free, and how many it has.
+	Free(ctx context.Context, vm string) (free, total int, err error)
 }
 
 // Guest is the half in the VMs. Its methods are safe for concurrent use, may be

@@ -37,20 +37,60 @@ func (o *Orchestrator) Detach(ctx context.Context, id vnic.ID) (vnic.Attachment,
 	if r, err = o.read(ctx, id); err != nil || r == nil {
 		return gone, wrap(err, "detach %s", id)
 	}
-	err = o.undo(context.WithoutCancel(ctx), r)
+	err = o.detachLocked(ctx, r)
+	return r.Attachment, err
+}
+
+// DetachKey is [Orchestrator.Detach] for who knows the key. It waits for an attach
+// of that key which is under way.
+func (o *Orchestrator) DetachKey(ctx context.Context, k vnic.Key) (vnic.Attachment, error) {
+	return o.detachKey(ctx, k, func(vnic.Attachment) error { return nil })
+}
+
+// DetachManaged is DetachKey for the guest's container engines: an attachment that
+// none of them asked for is a [vnic.ErrForbidden].
+func (o *Orchestrator) DetachManaged(ctx context.Context, k vnic.Key) (vnic.Attachment, error) {
+	return o.detachKey(ctx, k, managed)
+}
+
+// managed refuses what the guest did not ask for.
+func managed(a vnic.Attachment) error {
+	if a.Request.Manager == "" {
+		return fmt.Errorf("attachment %s was made on the hypervisor; see `brfuse detach` there: %w", a.ID, vnic.ErrForbidden)
+	}
+	return nil
+}
+
+func (o *Orchestrator) detachKey(ctx context.Context, k vnic.Key, may func(vnic.Attachment) error) (vnic.Attachment, error) {
+	gone := vnic.Attachment{Request: vnic.Request{Key: k}, Phase: vnic.PhaseReleased}
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return gone, fmt.Errorf("detach %s: %w", describe(k), err)
+	}
+	defer done()
+	unlock, err := o.locks.Lock(ctx, k)
+	if err != nil {
+		return gone, fmt.Errorf("detach %s: wait for another operation on this interface: %w", describe(k), err)
+	}
+	defer unlock()
+	r, err := o.readKey(ctx, k)
+	if err != nil || r == nil {
+		return gone, wrap(err, "detach %s", describe(k))
+	}
+	if err := may(r.Attachment); err != nil {
+		return r.Attachment, fmt.Errorf("detach %s: %w", describe(k), err)
+	}
+	err = o.detachLocked(ctx, r)
+	return r.Attachment, err
+}
+
+// detachLocked detaches for a caller that holds the key's lock.
+func (o *Orchestrator) detachLocked(ctx context.Context, r *record) error {
+	err := o.undo(context.WithoutCancel(ctx), r)
 	if err != nil && r.Phase == vnic.PhaseDetaching {
 		err = fmt.Errorf("%w; it goes on in the background", err)
 	}
-	return r.Attachment, wrap(err, "detach %s", describe(r.key()))
-}
-
-// DetachKey is [Orchestrator.Detach] for who knows the key.
-func (o *Orchestrator) DetachKey(ctx context.Context, k vnic.Key) (vnic.Attachment, error) {
-	r, err := o.readKey(ctx, k)
-	if err != nil || r == nil {
-		return vnic.Attachment{Request: vnic.Request{Key: k}, Phase: vnic.PhaseReleased}, wrap(err, "detach %s", describe(k))
-	}
-	return o.Detach(ctx, r.ID)
+	return wrap(err, "detach %s", describe(r.key()))
 }
 
 // wrap returns err with what it is about; nil stays nil.

@@ -3,6 +3,7 @@ package orchestrator_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -205,9 +206,20 @@ func (r *rig) consistent() {
 	findings, err := r.orch.GC(r.t.Context(), true)
 	require.NoError(r.t, err)
 	require.Empty(r.t, findings)
+	ports := 0
 	for _, a := range r.all() {
 		require.Equal(r.t, vnic.PhaseReady, a.Phase)
-		require.Contains(r.t, r.world.String(), fmt.Sprintf("pod %s: %s %s up", a.Request.Netns, a.Request.Interface, a.MAC))
+		if a.Request.Handover {
+			require.Contains(r.t, r.world.String(), fmt.Sprintf("device %s %s", a.ID, a.MAC))
+		} else {
+			require.Contains(r.t, r.world.String(), fmt.Sprintf("pod %s: %s %s up", a.Request.Netns, a.Request.Interface, a.MAC))
+		}
+		for _, m := range a.Request.Ports {
+			require.Contains(r.t, r.world.String(), fmt.Sprintf("port %s of %s", m, a.ID))
+		}
+		ports += len(a.Request.Ports)
 		require.Contains(r.t, r.world.String(), fmt.Sprintf("tap %s of %s", a.ID, a.Request.VM))
 	}
+	require.Equal(r.t, ports, strings.Count(r.world.String(), "port "), "ports of nobody are published")
+	require.Equal(r.t, ports, strings.Count(r.leases(), "port/"))
 }

@@ -19,6 +19,13 @@
 // fails too, the record stays in detaching with the reason, and the step is
 // tried again, with growing pauses and whenever the VM or its agent comes back.
 //
+// An attachment that is handed over ends its way in the guest's first namespace:
+// an engine in the guest moves it on, and says when it is no longer needed.
+//
+// Published ports are written down with the leases; [Orchestrator.Publish] changes
+// them later. A reserved address is a lease of a VM, until an attachment of
+// it takes it over.
+//
 // # After a crash
 //
 // [New] and [Orchestrator.Reconcile] compare the store, the hypervisor, the

@@ -74,6 +74,10 @@ func (o *Orchestrator) lost(ctx context.Context, ev vnic.Event) error {
 			log.Warn("event about a vnic that its vm does not have, ignored", "kind", string(ev.Kind), "vm", ev.VM, "mac", ev.MAC)
 			return nil
 		}
+		if ev.Kind == vnic.EventReturned && r.Request.Handover {
+			log.Debug("vnic is back in the guest's first namespace, for its engine to take or to give back")
+			return nil
+		}
 		if ev.Kind == vnic.EventRemoved {
 			log.Warn("vnic was unplugged by the guest or by hand, releasing it")
 		} else {

@@ -18,7 +18,8 @@ type finding struct {
 	remove func(context.Context) error
 }
 
-// GC finds devices and taps of no attachment, leases of no attachment,
+// GC finds devices and taps of no attachment, leases and ports of no attachment,
+// reservations of no VM,
 // attachments that are stuck, have lost their device or tap, or whose VM is
 // unknown, and bridges of no network; and removes them unless dryRun. A tap that
 // is down or not in its network's bridge, but belongs to an attachment, gets back there.
@@ -93,7 +94,11 @@ func (o *Orchestrator) findings(ctx context.Context, host inventory, asked bool)
 		for _, vm := range records {
 			vms[vm.Name] = true
 		}
-		leases, err = o.strayLeases(tx, known)
+		if leases, err = o.strayLeases(tx, known); err != nil {
+			return err
+		}
+		more, err := o.strayPromises(tx, known, vms)
+		leases = append(leases, more...)
 		return err
 	})
 	if err != nil {
@@ -165,7 +170,7 @@ func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]string) ([
 		return nil, err
 	}
 	for _, l := range leases {
-		if _, ok := known[l.Owner.ID]; !ok {
+		if _, ok := known[l.Owner.ID]; !ok && l.VM == "" {
 			found = append(found, finding{
 				fmt.Sprintf("address %s of network %s leased to no attachment", l.Address, l.Network),
 				o.freeing(l.Owner, func(tx store.Tx) error { return o.pool.FreeLease(tx, l) }),

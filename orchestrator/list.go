@@ -11,12 +11,12 @@ import (
 
 // Filter chooses attachments. An empty field means: any.
 type Filter struct {
-	VM, Pod, Network string
+	VM, Pod, Network, Manager string
 }
 
 func (f Filter) match(a vnic.Attachment) bool {
 	return (f.VM == "" || f.VM == a.Request.VM) && (f.Pod == "" || f.Pod == a.Request.Pod) &&
-		(f.Network == "" || f.Network == a.Request.Network)
+		(f.Network == "" || f.Network == a.Request.Network) && (f.Manager == "" || f.Manager == a.Request.Manager)
 }
 
 // Get returns an attachment, or [vnic.ErrNotFound].

@@ -115,8 +115,8 @@ func bridge(n vnic.Network) string {
 	return n.Bridge
 }
 
-// RemoveNetwork removes a network. While it has attachments the error is
-// [vnic.ErrInUse]; when there is no such network, [vnic.ErrUnknownNetwork].
+// RemoveNetwork removes a network. While it has attachments or reserved addresses
+// the error is [vnic.ErrInUse]; when there is no such network, [vnic.ErrUnknownNetwork].
 func (o *Orchestrator) RemoveNetwork(ctx context.Context, name string) error {
 	ctx, done, err := o.begin(ctx)
 	if err != nil {
@@ -141,6 +141,9 @@ func (o *Orchestrator) removeNetwork(ctx context.Context, name string) error {
 			return fmt.Errorf("there is none; see `brfuse network list`: %w", vnic.ErrUnknownNetwork)
 		}
 		if err := unused(tx, "network", func(a vnic.Attachment) bool { return a.Request.Network == name }); err != nil {
+			return err
+		}
+		if err := o.unreserved(tx, name); err != nil {
 			return err
 		}
 		n.Removing = true

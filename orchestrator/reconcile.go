@@ -160,7 +160,9 @@ func (o *Orchestrator) check(ctx context.Context, r *record) error {
 }
 
 // verify keeps a ready attachment whose vNIC is where it belongs, and undoes any
-// other. A tap that lost its bridge gets it back.
+// other. A tap that lost its bridge gets it back, and a vNIC its published ports
+// and limits, which end with the host half. One that was handed over belongs
+// wherever its engine has it, also in the guest's first namespace.
 func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 	log := o.logFor(r)
 	if p := t.ports[r.ID]; !p.Plug || !p.Tap {
@@ -173,10 +175,13 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 			return fmt.Errorf("tap %s is not up in its network's bridge: repair: %w", r.ID.TapName(), err)
 		}
 	}
+	if err := o.publishAgain(ctx, r); err != nil {
+		return err
+	}
 	if !t.guest {
 		return nil
 	}
-	if nic, ok := t.nics[r.MAC]; ok && nic.Netns == "" {
+	if nic, ok := t.nics[r.MAC]; ok && nic.Netns == "" && !r.Request.Handover {
 		log.Info("vnic is in the guest's first namespace: its pod died, detaching", "interface", nic.Interface)
 		return o.undo(ctx, r)
 	}
@@ -212,9 +217,14 @@ func (o *Orchestrator) bridgeAgain(ctx context.Context, r *record) error {
 	if err := o.setNetwork(ctx, n.Network); err != nil {
 		return err
 	}
+	return o.plugAgain(ctx, r)
+}
+
+// plugAgain has the host half put right the port of a vNIC that is plugged.
+func (o *Orchestrator) plugAgain(ctx context.Context, r *record) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Plug)
 	defer cancel()
-	_, err = o.cfg.Host.Plug(ctx, plug(r.Attachment))
+	_, err := o.cfg.Host.Plug(ctx, plug(r.Attachment))
 	return late(ctx, "plug", o.cfg.Deadlines.Plug, err)
 }
 

@@ -19,6 +19,7 @@ const (
 	keyPrefix        = "key/"        // VM/POD/INTERFACE: the ID
 	networkPrefix    = "network/"    // NAME: a networkRecord
 	vmPrefix         = "vm/"         // NAME: a vmRecord
+	portPrefix       = "port/"       // PROTOCOL/PORT/ADDRESS of the hypervisor: the ID of who published it
 )
 
 func attachmentKey(id vnic.ID) string { return attachmentPrefix + string(id) }
@@ -36,9 +37,13 @@ type vmRecord struct {
 	Removing bool `json:"removing,omitempty"`
 }
 
-// record is an attachment with the revision that it was read or written at.
+// record is an attachment as it is stored, with the revision that it was read or
+// written at.
 type record struct {
 	vnic.Attachment
+	// Publishing says that the host half may have other ports than the request.
+	Publishing bool `json:"publishing,omitempty"`
+
 	rev int64
 	// untouched says that the host half was surely not asked to plug it yet.
 	untouched bool
@@ -90,7 +95,7 @@ func all[T any](tx store.ReadTx, prefix string) ([]T, error) {
 func (o *Orchestrator) read(ctx context.Context, id vnic.ID) (*record, error) {
 	var r record
 	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
-		r.rev, err = load(tx, attachmentKey(id), &r.Attachment)
+		r.rev, err = load(tx, attachmentKey(id), &r)
 		return err
 	})
 	if err != nil || r.rev == 0 {
@@ -107,7 +112,7 @@ func (o *Orchestrator) readKey(ctx context.Context, k vnic.Key) (*record, error)
 		if err != nil || !it.Exists() {
 			return err
 		}
-		r.rev, err = load(tx, attachmentKey(vnic.ID(it.Value)), &r.Attachment)
+		r.rev, err = load(tx, attachmentKey(vnic.ID(it.Value)), &r)
 		return err
 	})
 	if err != nil || r.rev == 0 {
@@ -127,7 +132,7 @@ func (o *Orchestrator) records(ctx context.Context, vm string) ([]record, error)
 		list = make([]record, len(items))
 		for i, it := range items {
 			list[i].rev = it.Rev
-			if err := decode(it, &list[i].Attachment); err != nil {
+			if err := decode(it, &list[i]); err != nil {
 				return err
 			}
 		}
@@ -163,7 +168,7 @@ func (o *Orchestrator) write(ctx context.Context, r *record) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
 	defer cancel()
 	r.Updated = time.Now()
-	b, err := json.Marshal(r.Attachment)
+	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", attachmentKey(r.ID), err)
 	}
@@ -193,6 +198,7 @@ func (o *Orchestrator) erase(ctx context.Context, r *record) error {
 			tx.Delete(attachmentKey(r.ID)),
 			o.pool.Free(tx, r.owner()),
 			o.pool.FreeMAC(tx, r.owner(), r.MAC),
+			dropPorts(tx, r.ID, r.Request.Ports),
 		)
 	})
 	if err != nil {

@@ -82,9 +82,10 @@ func (o *Orchestrator) moveStep(ctx context.Context, r *record) (vnic.NIC, error
 	return nic, nil
 }
 
-// configureStep has the guest configure the vNIC, unless it has done so.
+// configureStep has the guest configure the vNIC, unless it has done so, or an
+// engine does.
 func (o *Orchestrator) configureStep(ctx context.Context, r *record, nic vnic.NIC) error {
-	if nic.Up {
+	if nic.Up || r.Request.Handover {
 		return nil
 	}
 	return step(ctx, r, "configure", o.cfg.Deadlines.Configure, func(ctx context.Context) error {

@@ -90,11 +90,19 @@ var calls = []string{"prepare", "plug", "move", "configure", "release", "nics", 
 
 func (r *rig) trouble(rnd *rand.Rand) {
 	req := request([]string{"web", "db"}[rnd.IntN(2)], fmt.Sprintf("eth%d", rnd.IntN(3)))
+	req.Handover = rnd.IntN(4) == 0
+	if rnd.IntN(3) == 0 {
+		req.Ports = []vnic.PortMapping{mapping(uint16(8000+rnd.IntN(4)), 80)}
+	}
 	orch, ctx := r.orch, r.t.Context()
 	switch n := rnd.IntN(100); {
 	case n < 30:
 		go orch.Attach(ctx, req) //nolint:errcheck // anything may happen
-	case n < 45:
+	case n < 36:
+		if list := r.all(); len(list) > 0 {
+			go orch.Publish(ctx, list[rnd.IntN(len(list))].ID, req.Ports) //nolint:errcheck // anything may happen
+		}
+	case n < 48:
 		go orch.DetachKey(ctx, req.Key) //nolint:errcheck // anything may happen
 	case n < 55:
 		call, err := calls[rnd.IntN(len(calls))], []error{errBoom, vnic.ErrAgentUnavailable, vnic.ErrNICMissing, context.DeadlineExceeded}[rnd.IntN(4)]
@@ -125,6 +133,7 @@ func (r *rig) trouble(rnd *rand.Rand) {
 	case n < 93:
 		r.conn.CrashAt("after update", rnd.IntN(5))
 		r.settleDown()
+		r.world.Forget()
 		r.restart()
 	default:
 		time.Sleep(time.Duration(rnd.IntN(3000)) * time.Millisecond) //nolint:forbidigo // fake seconds

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/brfuse/brfuse/orchestrator/store"
@@ -14,7 +15,8 @@ import (
 )
 
 // AddVM registers a VM; it need not run yet. To add the same one again is no
-// error. One that differs is a [vnic.ErrConflict]; a socket or channel that
+// error, and changes its GuestNetworks, for what the guest asks from then on. One
+// that differs in more is a [vnic.ErrConflict]; a socket or channel that
 // belongs to another VM is an [vnic.ErrInUse], and so is a hypervisor that has
 // vNICs of another VM.
 func (o *Orchestrator) AddVM(ctx context.Context, vm vnic.VM) error {
@@ -44,6 +46,9 @@ func checkVM(vm vnic.VM) error {
 	if !filepath.IsAbs(vm.Channel) && !strings.HasPrefix(vm.Channel, "vsock:") {
 		return fmt.Errorf("vm %s: channel %q is neither an absolute path nor vsock:CID:PORT: %w", vm.Name, vm.Channel, vnic.ErrInvalid)
 	}
+	if err := checkGuestNetworks(vm.GuestNetworks); err != nil {
+		return fmt.Errorf("vm %s: %w", vm.Name, err)
+	}
 	if err := checkSocket("qmp socket", vm.QMP); err != nil {
 		return fmt.Errorf("vm %s: %w", vm.Name, err)
 	}
@@ -52,6 +57,21 @@ func checkVM(vm vnic.VM) error {
 	}
 	if err := checkSocket("channel", vm.Channel); err != nil {
 		return fmt.Errorf("vm %s: %w", vm.Name, err)
+	}
+	return nil
+}
+
+// checkGuestNetworks checks names of networks, which need not exist yet.
+func checkGuestNetworks(names []string) error {
+	for i, n := range names {
+		switch err := vnic.CheckNetworkName(n); {
+		case err != nil:
+			return fmt.Errorf("guest network: %w", err)
+		case n == vnic.NoNetwork && len(names) > 1:
+			return fmt.Errorf("guest networks %v: %q goes with no other: %w", names, n, vnic.ErrInvalid)
+		case slices.Contains(names[:i], n):
+			return fmt.Errorf("guest networks %v: %q twice: %w", names, n, vnic.ErrInvalid)
+		}
 	}
 	return nil
 }
@@ -137,10 +157,10 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 	fresh = true
 	for _, old := range vms {
 		switch {
-		case old.Name == vm.Name && !old.VM.Equal(vm):
+		case old.Name == vm.Name && (old.QMP != vm.QMP || old.Channel != vm.Channel):
 			return false, fmt.Errorf("it has qmp %s and channel %s, not %s and %s; remove it first by `brfuse vm rm %s`: %w",
 				old.QMP, old.Channel, vm.QMP, vm.Channel, vm.Name, vnic.ErrConflict)
-		case old.Name == vm.Name && !old.Removing:
+		case old.Name == vm.Name && !old.Removing && old.Equal(vm):
 			return false, nil
 		case old.Name == vm.Name:
 			fresh = false
@@ -153,7 +173,7 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 	return fresh, save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
 }
 
-// RemoveVM forgets a VM. While it has attachments the error is [vnic.ErrInUse],
+// RemoveVM forgets a VM, and what is reserved for it. While it has attachments the error is [vnic.ErrInUse],
 // unless forced: then they are detached first. When there is no such VM, the
 // error is [vnic.ErrUnknownVM]. A removal that fails has closed the VM to new
 // attachments; remove it again, or add it again to go back.
@@ -200,6 +220,9 @@ func (o *Orchestrator) removeVM(ctx context.Context, name string, force bool) er
 	if err != nil {
 		return err
 	}
+	if err := o.dropReservations(ctx, name); err != nil {
+		return err
+	}
 	return o.forgetVM(ctx, name)
 }
 
@@ -244,4 +267,18 @@ func (o *Orchestrator) VMs(ctx context.Context) ([]vnic.VM, error) {
 		return err
 	})
 	return list, wrap(err, "list vms")
+}
+
+// VM returns a VM, or [vnic.ErrUnknownVM].
+func (o *Orchestrator) VM(ctx context.Context, name string) (vnic.VM, error) {
+	var vm vmRecord
+	var rev int64
+	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
+		rev, err = load(tx, vmPrefix+name, &vm)
+		return err
+	})
+	if err == nil && rev == 0 {
+		err = fmt.Errorf("it is not registered; see `brfuse vm list`: %w", vnic.ErrUnknownVM)
+	}
+	return vm.VM, wrap(err, "vm %s", name)
 }

@@ -32,7 +32,7 @@ func run() int {
 }
 
 func command() *cobra.Command {
-	var cfg daemon.Config
+	cfg := daemon.Config{PublishPorts: daemon.DefaultPublishPorts}
 	var level slog.Level
 	var format string
 	c := &cobra.Command{
@@ -55,6 +55,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.Socket, "socket", cli.DefaultSocket, "unix socket of the API")
 	f.StringVar(&cfg.Group, "socket-group", "", "group that may use the socket beside root")
 	f.StringVar(&cfg.State, "state", "/var/lib/brfuse/brfuse.db", "database file")
+	f.TextVar(&cfg.PublishPorts, "publish-ports", cfg.PublishPorts, `ports of this host that guests may have published, FIRST-LAST or "none"`)
 	f.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "text", "text or json")
 	return c

@@ -40,10 +40,35 @@ func (l *Links) Info(ctx context.Context, vm string) (AgentInfo, error) {
 func (l *Links) Prepare(ctx context.Context, vm string, m vnic.Move) error {
 	return l.call(ctx, vm, "prepare", l.cfg.Timeouts.Prepare, func(ctx context.Context, a agentv1.AgentService) error {
 		_, err := a.Prepare(ctx, &agentv1.PrepareRequest{
-			Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface,
+			Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface, Handover: m.Handover,
 		})
 		return err
 	})
+}
+
+// Check compares a vNIC with its order: [vnic.ErrDiffers], [vnic.ErrNICMissing],
+// [vnic.ErrUnknownPod].
+func (l *Links) Check(ctx context.Context, vm string, m vnic.Move) error {
+	return l.call(ctx, vm, "check", l.cfg.Timeouts.NICs, func(ctx context.Context, a agentv1.AgentService) error {
+		_, err := a.Check(ctx, fromMove(m))
+		return err
+	})
+}
+
+// Resolve finds a running container of an engine in the VM, "docker",
+// "containerd" or "podman", by its ID, the beginning of it, or its name:
+// [vnic.ErrUnknownContainer], [vnic.ErrUnknownPod] when it doesn't run.
+func (l *Links) Resolve(ctx context.Context, vm, runtime, container string) (vnic.Container, error) {
+	var c vnic.Container
+	err := l.call(ctx, vm, "find container", l.cfg.Timeouts.NICs, func(ctx context.Context, a agentv1.AgentService) error {
+		resp, err := a.Resolve(ctx, &agentv1.ResolveRequest{Runtime: runtime, Container: container})
+		if err != nil {
+			return err
+		}
+		c, err = toContainer(resp)
+		return err
+	})
+	return c, err
 }
 
 // Move awaits the vNIC in the guest and moves it into the pod:

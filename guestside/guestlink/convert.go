@@ -30,17 +30,10 @@ var errAnswer = errors.New("malformed answer of the agent")
 func fromMove(m vnic.Move) *agentv1.MoveRequest {
 	req := &agentv1.MoveRequest{
 		Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface,
-		Mtu: toUint32(m.MTU), Queues: toUint32(m.Queues),
+		Mtu: toUint32(m.MTU), Queues: toUint32(m.Queues), Handover: m.Handover, Routes: fromRoutes(m.Routes),
 	}
 	for _, p := range m.Addresses {
 		req.Addresses = append(req.Addresses, p.String())
-	}
-	for _, r := range m.Routes {
-		route := &agentv1.Route{Destination: r.Destination.String()}
-		if r.Gateway.IsValid() {
-			route.Gateway = r.Gateway.String()
-		}
-		req.Routes = append(req.Routes, route)
 	}
 	for _, n := range m.Neighbours {
 		req.Neighbours = append(req.Neighbours, &agentv1.Neighbour{Address: n.Address.String(), Mac: n.MAC.String()})
@@ -120,6 +113,20 @@ func toNIC(m *agentv1.NIC) (nic vnic.NIC, err error) {
 	return nic, err
 }
 
+// toContainer reads a container, whose names become those of an attachment.
+func toContainer(m *agentv1.ResolveResponse) (vnic.Container, error) {
+	c := vnic.Container{ID: m.GetId(), Name: m.GetName(), Pod: m.GetPod(), Netns: m.GetNetns()}
+	if err := vnic.CheckPodName(c.Pod); err != nil {
+		return vnic.Container{}, malformed(err)
+	}
+	for _, s := range []string{c.ID, c.Name, c.Netns} {
+		if err := checkText(s, maxText); err != nil {
+			return vnic.Container{}, err
+		}
+	}
+	return c, nil
+}
+
 func toPrefixes(list []string) ([]netip.Prefix, error) {
 	if len(list) > maxAddresses {
 		return nil, fmt.Errorf("%w: %d addresses of one vnic, at most %d make sense", errAnswer, len(list), maxAddresses)
@@ -169,7 +176,7 @@ func printable(s string) string {
 func said() []error {
 	return []error{
 		vnic.ErrInvalid, vnic.ErrUnknownPod, vnic.ErrNameTaken, vnic.ErrNICMissing, vnic.ErrConflict,
-		vnic.ErrInUse, vnic.ErrUnsupported,
+		vnic.ErrInUse, vnic.ErrUnsupported, vnic.ErrDiffers, vnic.ErrUnknownContainer,
 	}
 }
 

@@ -30,8 +30,9 @@ type link struct {
 
 	ctx    context.Context // the link's life
 	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when run has ended
-	kick   chan struct{} // holds one token when someone is in a hurry
+	done   chan struct{}  // closed when run has ended
+	kick   chan struct{}  // holds one token when someone is in a hurry
+	orders sync.WaitGroup // of the agent, under way
 
 	mu      sync.Mutex // guards what is below
 	session *wire.Session
@@ -53,6 +54,7 @@ func startLink(ctx context.Context, cfg Config, vm string, ch wire.Channel) *lin
 func (k *link) close() {
 	k.cancel(errRemoved)
 	<-k.done
+	k.orders.Wait()
 }
 
 func (k *link) drop() {
@@ -131,8 +133,9 @@ func (k *link) dial(ctx context.Context) (*wire.Session, *host, error) {
 		return nil, nil, err
 	}
 	h := newHost(k.vm, k.cfg.OnEvent)
+	h.orders, h.running = k.cfg.Orders, &k.orders
 	s, err := wire.Host(ctx, conn, wire.Config{
-		Log: k.log, Interval: k.cfg.Heartbeat, Timeout: k.cfg.Silence, MaxServed: maxReports,
+		Log: k.log, Interval: k.cfg.Heartbeat, Timeout: k.cfg.Silence, MaxServed: maxReports + maxOrders,
 		Register: func(srv *ttrpc.Server) { agentv1.RegisterHostService(srv, h) },
 	})
 	if err != nil {

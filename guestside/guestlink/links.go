@@ -27,6 +27,8 @@ type Config struct {
 	// [vnic.EventReturned], those of one VM one after the other. While it blocks, no
 	// further event of that VM comes and a lost session is not renewed. Optional.
 	OnEvent func(vnic.Event)
+	// Orders carries out what agents ask for. Default: nothing is.
+	Orders Orders
 	// Grace is how long a call waits for a session. Default: 5 s.
 	Grace time.Duration
 	// Heartbeat is the time between heartbeats. Default: 1 s.

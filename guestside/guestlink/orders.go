@@ -1,8 +1,12 @@
 package guestlink
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
 	"github.com/brfuse/brfuse/internal/rpcerr"
@@ -40,55 +44,196 @@ type Orders interface {
 	Reservations(ctx context.Context, vm string) ([]vnic.Reservation, error)
 }
 
-// unsupported is the answer while the daemon has no Orders.
-func unsupported() error { return rpcerr.Encode(vnic.ErrUnsupported) }
+const (
+	// maxOrders is how many orders of one agent are carried out at the same time;
+	// more wait for their turn. It is beside maxReports, so that orders never hold
+	// up reports.
+	maxOrders = 64
+	// orderLimit bounds an order, whatever the agent's deadline.
+	orderLimit = 2 * time.Minute
+	// attachmentsPart is how many attachments one answer has at most: far less
+	// than what a message takes.
+	attachmentsPart = 32
+)
+
+// order carries out an order. When the session ends, the answer is given up; the
+// order then ends by itself, as its context does, and undoes what it has to.
+func (h *host) order(ctx context.Context, what string, fn func(context.Context) error) error {
+	if h.orders == nil {
+		return rpcerr.Encode(fmt.Errorf("%s: the daemon takes no orders of guests: %w", what, vnic.ErrUnsupported))
+	}
+	select {
+	case h.slots <- struct{}{}:
+	case <-ctx.Done():
+		return rpcerr.Encode(fmt.Errorf("%s: wait for one of %d orders to end: %w", what, maxOrders, ctx.Err()))
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	done := make(chan error, 1)
+	h.running.Go(func() {
+		defer func() { <-h.slots }()
+		defer cancel()
+		done <- fn(ctx)
+	})
+	select {
+	case err := <-done:
+		return rpcerr.Encode(err)
+	case <-h.ended:
+		return rpcerr.Encode(fmt.Errorf("%s: the session ended: %w", what, vnic.ErrHostUnavailable))
+	}
+}
 
 // Networks implements the call of that name.
-func (h *host) Networks(context.Context, *agentv1.NetworksRequest) (*agentv1.NetworksResponse, error) {
-	return nil, unsupported()
+func (h *host) Networks(ctx context.Context, _ *agentv1.NetworksRequest) (*agentv1.NetworksResponse, error) {
+	resp := &agentv1.NetworksResponse{}
+	err := h.order(ctx, "list networks", func(ctx context.Context) error {
+		list, err := h.orders.Networks(ctx, h.vm)
+		for _, n := range list {
+			resp.Networks = append(resp.Networks, fromNetwork(n))
+		}
+		return err
+	})
+	return resp, err
 }
 
 // Attach implements the call of that name.
-func (h *host) Attach(context.Context, *agentv1.AttachRequest) (*agentv1.Attachment, error) {
-	return nil, unsupported()
+func (h *host) Attach(ctx context.Context, req *agentv1.AttachRequest) (*agentv1.Attachment, error) {
+	r, err := toRequest(req)
+	if err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	r.VM = h.vm
+	var resp *agentv1.Attachment
+	err = h.order(ctx, "attach", func(ctx context.Context) error {
+		a, err := h.orders.Attach(ctx, h.vm, r)
+		resp = fromAttachment(a)
+		return err
+	})
+	if err != nil {
+		return nil, err // the order may still be under way
+	}
+	return resp, nil
 }
 
 // Detach implements the call of that name.
-func (h *host) Detach(context.Context, *agentv1.DetachRequest) (*agentv1.DetachResponse, error) {
-	return nil, unsupported()
+func (h *host) Detach(ctx context.Context, req *agentv1.DetachRequest) (*agentv1.DetachResponse, error) {
+	if err := h.checkKey(req); err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	return &agentv1.DetachResponse{}, h.order(ctx, "detach", func(ctx context.Context) error {
+		return h.orders.Detach(ctx, h.vm, req.GetPod(), req.GetInterface())
+	})
 }
 
 // Attachments implements the call of that name.
-func (h *host) Attachments(context.Context, *agentv1.AttachmentsRequest) (*agentv1.AttachmentsResponse, error) {
-	return nil, unsupported()
+func (h *host) Attachments(ctx context.Context, req *agentv1.AttachmentsRequest) (*agentv1.AttachmentsResponse, error) {
+	resp := &agentv1.AttachmentsResponse{}
+	err := h.order(ctx, "list attachments", func(ctx context.Context) error {
+		list, err := h.orders.Attachments(ctx, h.vm, req.GetManager())
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(list, func(a, b vnic.Attachment) int { return cmp.Compare(a.ID, b.ID) })
+		for _, a := range list {
+			if string(a.ID) <= req.GetAfter() {
+				continue
+			}
+			if len(resp.GetAttachments()) == attachmentsPart {
+				resp.More = true
+				break
+			}
+			resp.Attachments = append(resp.Attachments, fromAttachment(a))
+		}
+		return nil
+	})
+	return resp, err
 }
 
 // Check implements the call of that name.
-func (h *host) Check(context.Context, *agentv1.HostCheckRequest) (*agentv1.HostCheckResponse, error) {
-	return nil, unsupported()
+func (h *host) Check(ctx context.Context, req *agentv1.HostCheckRequest) (*agentv1.HostCheckResponse, error) {
+	if err := h.checkKey(req); err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	resp := &agentv1.HostCheckResponse{}
+	err := h.order(ctx, "check", func(ctx context.Context) error {
+		a, err := h.orders.Check(ctx, h.vm, req.GetPod(), req.GetInterface())
+		resp.Attachment = fromAttachment(a)
+		return err
+	})
+	return resp, err
 }
 
 // Ready implements the call of that name.
-func (h *host) Ready(context.Context, *agentv1.ReadyRequest) (*agentv1.ReadyResponse, error) {
-	return nil, unsupported()
+func (h *host) Ready(ctx context.Context, req *agentv1.ReadyRequest) (*agentv1.ReadyResponse, error) {
+	if err := checkNetwork(req.GetNetwork(), true); err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	return &agentv1.ReadyResponse{}, h.order(ctx, "ask if ready", func(ctx context.Context) error {
+		return h.orders.Ready(ctx, h.vm, req.GetNetwork())
+	})
 }
 
 // Publish implements the call of that name.
-func (h *host) Publish(context.Context, *agentv1.PublishRequest) (*agentv1.PublishResponse, error) {
-	return nil, unsupported()
+func (h *host) Publish(ctx context.Context, req *agentv1.PublishRequest) (*agentv1.PublishResponse, error) {
+	if err := h.checkKey(req); err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	ports, err := toPorts(req.GetPorts())
+	if err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	return &agentv1.PublishResponse{}, h.order(ctx, "publish ports", func(ctx context.Context) error {
+		return h.orders.Publish(ctx, h.vm, req.GetPod(), req.GetInterface(), ports)
+	})
 }
 
 // Reserve implements the call of that name.
-func (h *host) Reserve(context.Context, *agentv1.ReserveRequest) (*agentv1.ReserveResponse, error) {
-	return nil, unsupported()
+func (h *host) Reserve(ctx context.Context, req *agentv1.ReserveRequest) (*agentv1.ReserveResponse, error) {
+	if err := checkNetwork(req.GetNetwork(), true); err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	var want netip.Addr
+	if req.GetAddress() != "" {
+		var err error
+		if want, err = toAddr(req.GetAddress()); err != nil {
+			return nil, rpcerr.Encode(err)
+		}
+	}
+	resp := &agentv1.ReserveResponse{}
+	err := h.order(ctx, "reserve address", func(ctx context.Context) error {
+		p, err := h.orders.Reserve(ctx, h.vm, req.GetNetwork(), want, req.GetIpv6())
+		if err == nil {
+			resp.Address = p.String()
+		}
+		return err
+	})
+	return resp, err
 }
 
 // Unreserve implements the call of that name.
-func (h *host) Unreserve(context.Context, *agentv1.UnreserveRequest) (*agentv1.UnreserveResponse, error) {
-	return nil, unsupported()
+func (h *host) Unreserve(ctx context.Context, req *agentv1.UnreserveRequest) (*agentv1.UnreserveResponse, error) {
+	if err := checkNetwork(req.GetNetwork(), false); err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	addrs, err := toAddrs(req.GetAddresses())
+	if err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	return &agentv1.UnreserveResponse{}, h.order(ctx, "give back addresses", func(ctx context.Context) error {
+		return h.orders.Unreserve(ctx, h.vm, req.GetNetwork(), addrs)
+	})
 }
 
 // Reservations implements the call of that name.
-func (h *host) Reservations(context.Context, *agentv1.ReservationsRequest) (*agentv1.ReservationsResponse, error) {
-	return nil, unsupported()
+func (h *host) Reservations(ctx context.Context, _ *agentv1.ReservationsRequest) (*agentv1.ReservationsResponse, error) {
+	resp := &agentv1.ReservationsResponse{}
+	err := h.order(ctx, "list reservations", func(ctx context.Context) error {
+		list, err := h.orders.Reservations(ctx, h.vm)
+		for _, r := range list {
+			resp.Reservations = append(resp.Reservations, &agentv1.Reservation{
+				Network: r.Network, Address: r.Address.String(), Since: r.Since.Unix(),
+			})
+		}
+		return err
+	})
+	return resp, err
 }

@@ -25,6 +25,10 @@ const (
 type host struct {
 	vm      string
 	onEvent func(vnic.Event)
+	orders  Orders          // nil: none are taken
+	slots   chan struct{}   // one token an order under way
+	running *sync.WaitGroup // of orders, which may outlive the session
+	ended   chan struct{}   // closed by shut
 
 	mu     sync.Mutex    // held while an event is told, guards what is below
 	up     chan struct{} // closed when the session was announced
@@ -34,13 +38,18 @@ type host struct {
 }
 
 func newHost(vm string, onEvent func(vnic.Event)) *host {
-	return &host{vm: vm, onEvent: onEvent, up: make(chan struct{}), tokens: reportBurst, filled: time.Now()}
+	return &host{
+		vm: vm, onEvent: onEvent, slots: make(chan struct{}, maxOrders), running: new(sync.WaitGroup), ended: make(chan struct{}),
+		up: make(chan struct{}), tokens: reportBurst, filled: time.Now(),
+	}
 }
 
 func (h *host) open() { close(h.up) }
 
-// shut waits for the event that is being told; no other follows.
+// shut waits for the event that is being told; no other follows. Orders that are
+// under way are no longer waited for.
 func (h *host) shut() {
+	close(h.ended)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.down = true

@@ -21,22 +21,29 @@ func (a *app) attach() *cobra.Command {
 	var req brfusev1.AttachRequest
 	var file string
 	c := &cobra.Command{
-		Use:   "attach --pod NAME --vm VM [--network N]",
+		Use:   "attach --vm VM --pod NAME | --container C --runtime R [--network N]",
 		Short: "Give a pod its own vNIC",
 		Long: `attach gives a pod its own vNIC, and returns when the pod has it. When any step
 fails, all steps before it are undone. To attach the same again is no error: the
-answer is the attachment there is.`,
+answer is the attachment there is.
+
+A pod is told by its name and network namespace, or by a container of it that runs:
+docker's, containerd's or podman's, by its ID, the beginning of it, or its name.`,
 		Example: `  brfuse attach --pod web --vm vm1 --network blue
   brfuse attach --pod web --vm vm1 --network green --ifname eth1 --no-default-route
-  brfuse attach --pod web --vm vm1 --network blue --netns 4711 --ip 10.9.0.7 -o json`,
+  brfuse attach --pod web --vm vm1 --network blue --netns 4711 --ip 10.9.0.7 -o json
+  brfuse attach --container web-1 --runtime docker --vm vm1 --network blue --ifname net1`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file != "" {
 				if err := a.readRequest(file, &req); err != nil {
 					return err
 				}
 			}
-			if req.GetPod() == "" || req.GetVm() == "" {
-				return usagef("attach needs --pod and --vm; see `brfuse attach --help`")
+			if (req.GetPod() == "") == (req.GetContainer() == "") || req.GetVm() == "" {
+				return usagef("attach needs --vm, and either --pod or --container; see `brfuse attach --help`")
+			}
+			if (req.GetContainer() == "") != (req.GetRuntime() == "") {
+				return usagef("--container and --runtime go together; see `brfuse attach --help`")
 			}
 			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
 				got, err := cl.Attach(ctx, &req)
@@ -48,7 +55,7 @@ answer is the attachment there is.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&req.Pod, "pod", "", "pod's name (required)")
+	f.StringVar(&req.Pod, "pod", "", "pod's name")
 	f.StringVar(&req.Vm, "vm", "", "VM that the pod runs in (required)")
 	f.StringVar(&req.Network, "network", "", "network (default: the only one there is)")
 	f.StringVar(&req.Interface, "ifname", "", "interface name in the pod (default eth0)")
@@ -57,6 +64,8 @@ answer is the attachment there is.`,
 	f.StringVar(&req.Netns, "netns", "", "the pod's network namespace in the guest: a name in /run/netns, a path, or a pid (default: the pod's name)")
 	f.Uint32Var(&req.Queues, "queues", 0, "queue pairs (default 1)")
 	f.Uint32Var(&req.Mtu, "mtu", 0, "MTU in bytes (default: the network's)")
+	f.StringVar(&req.Container, "container", "", "container of the pod, instead of --pod and --netns")
+	f.StringVar(&req.Runtime, "runtime", "", "engine of the container: docker, containerd or podman")
 	f.BoolVar(&req.NoDefaultRoute, "no-default-route", false, "leave out the default routes; for all but one interface of a pod")
 	f.StringVarP(&file, "file", "f", "", "read the request as JSON from this file, '-' for standard input; flags are ignored")
 	return c
@@ -101,6 +110,7 @@ func attachTable(w *tabwriter.Writer, m *brfusev1.Attachment) {
 	fmt.Fprintf(w, "tap\t%s\n", m.GetTap())
 	fmt.Fprintf(w, "slot\t%s (%s in the guest)\n", orDash(m.GetSlot()), orDash(m.GetGuestPci()))
 	fmt.Fprintf(w, "phase\t%s\n", m.GetPhase())
+	extraTable(w, m)
 	for _, t := range m.GetTimings() {
 		fmt.Fprintf(w, "  %s\t%.1f ms\n", t.GetStep(), float64(t.GetDuration().AsDuration())/float64(time.Millisecond))
 	}
@@ -109,13 +119,19 @@ func attachTable(w *tabwriter.Writer, m *brfusev1.Attachment) {
 func (a *app) detach() *cobra.Command {
 	var req brfusev1.DetachRequest
 	c := &cobra.Command{
-		Use:   "detach --pod NAME [--vm VM] [--ifname NAME] | --id ID",
+		Use:   "detach --pod NAME [--vm VM] [--ifname NAME] | --container C --runtime R --vm VM [--ifname NAME] | --id ID",
 		Short: "Take vNICs away from a pod",
 		Long: `detach takes a pod's vNICs away, or just one of them. It returns when the device,
-the tap and the lease are given back. When there is none, it succeeds.`,
+the tap and the lease are given back. When there is none, it succeeds.
+
+With --container it takes away what attach --container gave, not what an engine in
+the VM asked for; the container may have ended.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if (req.GetPod() == "") == (req.GetId() == "") {
-				return usagef("detach needs either --pod or --id; see `brfuse detach --help`")
+			if count(req.GetPod(), req.GetId(), req.GetContainer()) != 1 {
+				return usagef("detach needs one of --pod, --container and --id; see `brfuse detach --help`")
+			}
+			if req.GetContainer() != "" && (req.GetRuntime() == "" || req.GetVm() == "") || req.GetContainer() == "" && req.GetRuntime() != "" {
+				return usagef("--container goes with --runtime and --vm; see `brfuse detach --help`")
 			}
 			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
 				got, err := cl.Detach(ctx, &req)
@@ -138,7 +154,19 @@ the tap and the lease are given back. When there is none, it succeeds.`,
 	f.StringVar(&req.Vm, "vm", "", "VM of the pod (default: the one that has it)")
 	f.StringVar(&req.Interface, "ifname", "", "interface (default: all of the pod)")
 	f.StringVar(&req.Id, "id", "", "attachment's id")
+	f.StringVar(&req.Container, "container", "", "container of the pod, instead of --pod")
+	f.StringVar(&req.Runtime, "runtime", "", "engine of the container: docker, containerd or podman")
 	return c
+}
+
+// count returns how many of the strings are not empty.
+func count(list ...string) (n int) {
+	for _, s := range list {
+		if s != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (a *app) list() *cobra.Command {
@@ -191,14 +219,6 @@ func (a *app) watch(ctx context.Context) error {
 			}
 		}
 	})
-}
-
-func listTable(w *tabwriter.Writer, list []*brfusev1.Attachment) {
-	fmt.Fprintln(w, "ID\tVM\tPOD\tIFNAME\tNETWORK\tADDRESSES\tMAC\tSLOT\tPHASE")
-	for _, m := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.GetId(), m.GetVm(), m.GetPod(), m.GetInterface(),
-			m.GetNetwork(), join(m.GetAddresses()), orDash(m.GetMac()), orDash(m.GetSlot()), m.GetPhase())
-	}
 }
 
 func (a *app) get() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +78,20 @@ type prober struct{}
 func (prober) VMState(_ context.Context, vm vnic.VM) *brfusev1.VM {
 	return &brfusev1.VM{Name: vm.Name, Qmp: vm.QMP, Channel: vm.Channel, State: "running", Agent: "connected", Hotplug: "acpi", SlotsTotal: 31}
 }
+
+// Resolve knows docker's container web-1, whose pod is web, and db-1, which has
+// ended.
+func (prober) Resolve(_ context.Context, vm, runtime, container string) (vnic.Container, error) {
+	switch {
+	case vm != "vm1" || runtime != "docker":
+		return vnic.Container{}, vnic.ErrUnknownContainer
+	case container == "web-1" || container == "sidecar":
+		return vnic.Container{ID: strings.Repeat("ab", 32), Name: container, Pod: strings.Repeat("cd", 32), Netns: "web"}, nil
+	}
+	return vnic.Container{}, vnic.ErrUnknownContainer
+}
+
+func (prober) Check(context.Context, string, vnic.Move) error { return vnic.ErrDiffers }
 
 func (prober) Doctor(context.Context) []*brfusev1.Check {
 	return []*brfusev1.Check{

@@ -24,7 +24,10 @@ func (a *app) vmAdd() *cobra.Command {
 		Use:   "add NAME --qmp SOCKET --channel SOCKET|vsock:CID:PORT",
 		Short: "Register a VM",
 		Long: `add registers a running QEMU. It needs a QMP socket of brfuse's own and the
-channel to the agent in the guest; ` + "`brfuse topology`" + ` prints QEMU's arguments for both.`,
+channel to the agent in the guest; ` + "`brfuse topology`" + ` prints QEMU's arguments for both.
+
+To add a VM again is no error, and sets anew which networks its guest may use; what
+the guest has by then stays.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if req.GetQmp() == "" || req.GetChannel() == "" {
@@ -50,6 +53,8 @@ channel to the agent in the guest; ` + "`brfuse topology`" + ` prints QEMU's arg
 		},
 	}
 	c.Flags().StringVar(&req.Qmp, "qmp", "", "QEMU's QMP unix socket, for brfuse alone (required)")
+	c.Flags().StringSliceVar(&req.GuestNetworks, "guest-network", nil,
+		"network that the guest's container engines may use, repeatable; \"none\": none (default: all)")
 	c.Flags().StringVar(&req.Channel, "channel", "", "unix socket of the virtio-serial port org.brfuse.agent.0, or vsock:CID:PORT (required)")
 	return c
 }
@@ -91,7 +96,7 @@ func (a *app) vmRemove() *cobra.Command {
 }
 
 func vmTable(w *tabwriter.Writer, vms []*brfusev1.VM) {
-	fmt.Fprintln(w, "NAME\tSTATE\tAGENT\tHOTPLUG\tSLOTS\tATTACHMENTS\tQEMU\tQMP")
+	fmt.Fprintln(w, "NAME\tSTATE\tAGENT\tHOTPLUG\tSLOTS\tATTACHMENTS\tGUEST NETWORKS\tQEMU\tQMP")
 	for _, m := range vms {
 		agent := m.GetAgent()
 		if v := m.GetAgentVersion(); v != "" {
@@ -101,7 +106,11 @@ func vmTable(w *tabwriter.Writer, vms []*brfusev1.VM) {
 		if m.GetSlotsTotal() > 0 {
 			slots = fmt.Sprintf("%d/%d", m.GetSlotsUsed(), m.GetSlotsTotal())
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.GetName(), m.GetState(), agent, orDash(m.GetHotplug()),
-			slots, m.GetAttachments(), orDash(m.GetQemuVersion()), m.GetQmp())
+		allowed := "all"
+		if len(m.GetGuestNetworks()) > 0 {
+			allowed = join(m.GetGuestNetworks())
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.GetName(), m.GetState(), agent, orDash(m.GetHotplug()),
+			slots, m.GetAttachments(), allowed, orDash(m.GetQemuVersion()), m.GetQmp())
 	}
 }

@@ -22,6 +22,8 @@ func attachmentToProto(a vnic.Attachment) *brfusev1.Attachment {
 		Addresses: toStrings(a.Leases), Gateways: toStrings(a.Gateways),
 		Mtu: clampUint32(a.MTU), Queues: clampUint32(a.Request.Queues),
 		Tap: a.ID.TapName(), Slot: a.Slot, GuestPci: a.GuestPCI, LastError: a.LastError,
+		Manager: a.Request.Manager, Labels: a.Request.Labels, Ports: toStrings(a.Request.Ports), Handover: a.Request.Handover,
+		IngressRate: a.Request.Bandwidth.Ingress.Bits, EgressRate: a.Request.Bandwidth.Egress.Bits,
 	}
 	if !a.MAC.IsZero() {
 		m.Mac = a.MAC.String()

@@ -23,7 +23,10 @@ type Config struct {
 	Socket string // path of the API's unix socket; required
 	Group  string // group that may use the socket beside root; default: none
 	State  string // path of the database; required
-	Log    *slog.Logger
+	// PublishPorts are the ports of this host that guests may have published.
+	// Default: none.
+	PublishPorts PortRange
+	Log          *slog.Logger
 }
 
 // stopLimit bounds how long running calls may go on after the daemon was told

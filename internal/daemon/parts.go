@@ -25,7 +25,9 @@ type parts struct {
 	host  *hostside.Host
 	links *guestlink.Links
 	orch  *orchestrator.Orchestrator
-	fed   chan struct{} // closed when the host's events are all passed on
+	// orders are the guests', which wait until orch is there.
+	orders *orders
+	fed    chan struct{} // closed when the host's events are all passed on
 }
 
 func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
@@ -46,11 +48,13 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 	if p.host, err = hostside.New(hostside.Config{Log: cfg.Log}); err != nil { //nolint:contextcheck // it has a life of its own, until Close
 		return nil, err
 	}
-	// The orchestrator adds its VMs while it starts, so events may come before
-	// New returns: they wait here.
+	started := make(chan struct{})
+	p.orders = &orders{ready: started, ports: cfg.PublishPorts}
+	// The orchestrator adds its VMs while it starts, so events and orders may come
+	// before New returns: they wait here.
 	events := make(chan vnic.Event)
 	stop := make(chan struct{})
-	p.links = guestlink.New(guestlink.Config{Log: cfg.Log, OnEvent: func(ev vnic.Event) {
+	p.links = guestlink.New(guestlink.Config{Log: cfg.Log, Orders: p.orders, OnEvent: func(ev vnic.Event) {
 		select {
 		case events <- ev:
 		case <-stop:
@@ -66,6 +70,8 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 		return nil, err
 	}
 	ready <- p.orch
+	p.orders.orch = p.orch
+	close(started)
 	return p, nil
 }
 
@@ -148,6 +154,16 @@ func known(err error) error {
 		return nil
 	}
 	return err
+}
+
+// Resolve implements [Prober].
+func (p *parts) Resolve(ctx context.Context, vm, runtime, container string) (vnic.Container, error) {
+	return p.links.Resolve(ctx, vm, runtime, container)
+}
+
+// Check implements [Prober].
+func (p *parts) Check(ctx context.Context, vm string, m vnic.Move) error {
+	return p.links.Check(ctx, vm, m)
 }
 
 // stateLimit bounds how long listing VMs waits for one that is silent.

@@ -32,6 +32,10 @@ type Prober interface {
 	VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM
 	// Doctor checks the host and every VM.
 	Doctor(ctx context.Context) []*brfusev1.Check
+	// Resolve finds a running container of an engine in a VM, by its ID or name.
+	Resolve(ctx context.Context, vm, runtime, container string) (vnic.Container, error)
+	// Check compares a vNIC in a pod with its order: [vnic.ErrDiffers].
+	Check(ctx context.Context, vm string, m vnic.Move) error
 }
 
 // Limits of the server. A request is some hundred bytes.
@@ -53,7 +57,7 @@ func NewServer(ctx context.Context, log *slog.Logger, orch *orchestrator.Orchest
 }
 
 func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfusev1.VM, error) {
-	vm := vnic.VM{Name: req.GetName(), QMP: req.GetQmp(), Channel: req.GetChannel()}
+	vm := vnic.VM{Name: req.GetName(), QMP: req.GetQmp(), Channel: req.GetChannel(), GuestNetworks: req.GetGuestNetworks()}
 	if err := s.orch.AddVM(ctx, vm); err != nil {
 		return nil, err
 	}
@@ -62,6 +66,7 @@ func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfuse
 
 func (s *server) vm(ctx context.Context, vm vnic.VM) (*brfusev1.VM, error) {
 	m := s.vms.VMState(ctx, vm)
+	m.GuestNetworks = vm.GuestNetworks
 	list, err := s.orch.List(ctx, orchestrator.Filter{VM: vm.Name})
 	if err != nil {
 		return nil, err
@@ -84,7 +89,8 @@ func (s *server) ListVMs(ctx context.Context, _ *brfusev1.ListVMsRequest) (*brfu
 	for _, a := range list {
 		attachments[a.Request.VM]++
 	}
-	for _, m := range states(ctx, s.vms, vms) {
+	for i, m := range states(ctx, s.vms, vms) {
+		m.GuestNetworks = vms[i].GuestNetworks
 		m.Attachments = clampUint32(attachments[m.GetName()])
 		res.Vms = append(res.Vms, m)
 	}
@@ -161,12 +167,20 @@ func (s *server) Attach(ctx context.Context, req *brfusev1.AttachRequest) (*brfu
 	if err != nil {
 		return nil, err
 	}
+	if req.GetContainer() != "" || req.GetRuntime() != "" {
+		if r, err = s.forContainer(ctx, r, req.GetRuntime(), req.GetContainer()); err != nil {
+			return nil, err
+		}
+	}
 	if r.Network == "" {
 		if r.Network, err = s.onlyNetwork(ctx); err != nil {
 			return nil, err
 		}
 	}
 	a, err := s.orch.Attach(ctx, r)
+	if req.GetContainer() != "" && errors.Is(err, vnic.ErrConflict) {
+		a, err = s.attachAgain(ctx, r, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +241,9 @@ func (s *server) toDetach(ctx context.Context, req *brfusev1.DetachRequest) ([]v
 			}
 		}
 		return nil, nil
+	}
+	if req.GetContainer() != "" || req.GetRuntime() != "" {
+		return s.toDetachContainer(ctx, req)
 	}
 	if err := vnic.CheckPodName(req.GetPod()); err != nil {
 		return nil, err

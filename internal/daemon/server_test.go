@@ -37,6 +37,12 @@ func (silent) VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM {
 
 func (silent) Doctor(context.Context) []*brfusev1.Check { return nil }
 
+func (silent) Resolve(ctx context.Context, vm, runtime, container string) (vnic.Container, error) {
+	return containers{}.Resolve(ctx, vm, runtime, container)
+}
+
+func (silent) Check(_ context.Context, _ string, m vnic.Move) error { return containers{}.Check(m) }
+
 func TestSilentVMsAreAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vms := make([]vnic.VM, maxProbes)
@@ -55,6 +61,7 @@ func TestSilentVMsAreAskedAtOnce(t *testing.T) {
 // served is a served API, with VM vm1 in a world in memory.
 type served struct {
 	world  *orchestratortest.World
+	orch   *orchestrator.Orchestrator
 	client brfusev1.BrfuseClient
 	server *grpc.Server
 	stop   context.CancelFunc
@@ -85,7 +92,7 @@ func serve(t *testing.T) served {
 		}))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, cc.Close()) })
-	return served{world, brfusev1.NewBrfuseClient(cc), srv, stop}
+	return served{world, orch, brfusev1.NewBrfuseClient(cc), srv, stop}
 }
 
 // TestWatchersDoNotHoldUpTheStop: their streams never end by themselves.

@@ -37,6 +37,11 @@ var grpcCodes = map[error]codes.Code{
 	vnic.ErrNICMissing:       codes.DeadlineExceeded,
 	vnic.ErrVMGone:           codes.Unavailable,
 	vnic.ErrUnsupported:      codes.Unimplemented,
+	vnic.ErrHostUnavailable:  codes.Unavailable,
+	vnic.ErrForbidden:        codes.PermissionDenied,
+	vnic.ErrPortTaken:        codes.AlreadyExists,
+	vnic.ErrDiffers:          codes.FailedPrecondition,
+	vnic.ErrUnknownContainer: codes.NotFound,
 }
 
 // Encode returns err as a status error. A nil error stays nil. The text may have
@@ -51,7 +56,11 @@ func Encode(err error) error {
 	if code == "" {
 		return status.Error(plainCode(err), text)
 	}
-	st := status.New(grpcCodes[vnic.ErrorOf(code)], text)
+	c, ok := grpcCodes[vnic.ErrorOf(code)]
+	if !ok {
+		c = codes.Unknown // the zero value would be success
+	}
+	st := status.New(c, text)
 	if with, derr := st.WithDetails(&errdetails.ErrorInfo{Reason: string(code), Domain: domain}); derr == nil {
 		st = with
 	}

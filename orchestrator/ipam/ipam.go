@@ -21,6 +21,12 @@
 // neighbour entry that the new owner's announcement corrects. A request that
 // names an address gets it at once, for the same reason.
 //
+// # Reservations
+//
+// An address can be kept for a VM without an attachment, until one of that VM
+// takes it over or it is given back. Such an address was on no wire, so it needs no
+// quarantine.
+//
 // The network's own address (the first of the pool), the last one (for IPv4 the
 // broadcast address) and the gateway are never leased.
 package ipam
@@ -49,7 +55,10 @@ type Owner struct {
 type Lease struct {
 	Network string     `json:"network"`
 	Address netip.Addr `json:"address"`
-	Owner   Owner      `json:"owner"`
+	// Owner is empty for a reservation.
+	Owner Owner `json:"owner,omitzero"`
+	// VM has it reserved; empty for a lease of an attachment.
+	VM string `json:"vm,omitempty"`
 	// Prefix is the address with the length of its pool's prefix, and Gateway the
 	// pool's gateway. Both are set by Take only.
 	Prefix  netip.Prefix `json:"-"`
@@ -84,7 +93,7 @@ func (p *Pool) Take(tx store.Tx, n vnic.Network, owner Owner, want []netip.Addr)
 	}
 	leases := make([]Lease, 0, len(n.Subnets))
 	for i := range n.Subnets {
-		pl := pool{tx: tx, network: n.Name, subnet: n.Subnets[i], gateway: n.Gateways[i]}
+		pl := writing(tx, n, i)
 		a, err := p.choose(pl, want)
 		if err != nil {
 			return nil, fmt.Errorf("network %s: %w", n.Name, err)
@@ -126,8 +135,7 @@ func (p *Pool) next(pl pool) (netip.Addr, error) {
 	case head != nil:
 		return head.Address, pl.unqueue(head.Address)
 	}
-	return netip.Addr{}, fmt.Errorf("every address of %s is leased; detach a pod, or use a network with a larger subnet: %w",
-		pl.subnet, vnic.ErrPoolExhausted)
+	return netip.Addr{}, pl.exhausted()
 }
 
 // record writes a lease under its address and under its owner.
@@ -199,7 +207,7 @@ func (p *Pool) FreeLease(tx store.Tx, l Lease) error {
 	return enqueue(tx, now.Network, now.Address, time.Now())
 }
 
-// Leases returns all leases of all networks.
+// Leases returns all leases of all networks, reservations among them.
 func (p *Pool) Leases(tx store.ReadTx) ([]Lease, error) {
 	items, err := tx.Scan(leasePrefix, 0)
 	if err != nil {

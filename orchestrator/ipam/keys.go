@@ -10,12 +10,13 @@ import (
 
 // Keys in the store. A network's name has no '/'.
 const (
-	leasePrefix = "ipam/lease/" // NETWORK/ADDRESS: a Lease
-	ownerPfx    = "ipam/owner/" // VM/POD/INTERFACE/FAMILY: the key of the lease
-	nextPrefix  = "ipam/next/"  // NETWORK/FAMILY: the lowest address never leased, or "end"
-	queuePrefix = "ipam/queue/" // NETWORK/FAMILY/TIME/ADDRESS: a queued address; in the order of time
-	freedPrefix = "ipam/freed/" // NETWORK/ADDRESS: the key of the address in the queue
-	macPrefix   = "ipam/mac/"   // MAC: the Owner
+	leasePrefix = "ipam/lease/"    // NETWORK/ADDRESS: a Lease
+	ownerPfx    = "ipam/owner/"    // VM/POD/INTERFACE/FAMILY: the key of the lease
+	nextPrefix  = "ipam/next/"     // NETWORK/FAMILY: the lowest address never leased, or "end"
+	queuePrefix = "ipam/queue/"    // NETWORK/FAMILY/TIME/ADDRESS: a queued address; in the order of time
+	freedPrefix = "ipam/freed/"    // NETWORK/ADDRESS: the key of the address in the queue
+	macPrefix   = "ipam/mac/"      // MAC: the Owner
+	reservedPfx = "ipam/reserved/" // VM/NETWORK/ADDRESS: a vnic.Reservation; its lease names the VM
 )
 
 const (
@@ -49,3 +50,9 @@ func queueKey(network string, a netip.Addr, t time.Time) string {
 }
 
 func freedKey(network string, a netip.Addr) string { return freedPrefix + network + "/" + a.String() }
+
+func reservedPrefix(vm string) string { return reservedPfx + vm + "/" }
+
+func reservedKey(vm, network string, a netip.Addr) string {
+	return reservedPrefix(vm) + network + "/" + a.String()
+}

@@ -12,10 +12,23 @@ import (
 
 // pool is one subnet of a network within a transaction.
 type pool struct {
-	tx      store.Tx
+	rd      store.ReadTx
+	tx      store.Tx // rd; nil for who only reads
 	network string
 	subnet  netip.Prefix
 	gateway netip.Addr
+}
+
+// reading returns the pool of a network's subnet of that index, to be looked at.
+func reading(rd store.ReadTx, n vnic.Network, i int) pool {
+	return pool{rd: rd, network: n.Name, subnet: n.Subnets[i], gateway: n.Gateways[i]}
+}
+
+// writing is reading, to be changed as well.
+func writing(tx store.Tx, n vnic.Network, i int) pool {
+	p := reading(tx, n, i)
+	p.tx = tx
+	return p
 }
 
 // queued is an address that was given back.
@@ -38,7 +51,7 @@ func enqueue(tx store.Tx, network string, a netip.Addr, now time.Time) error {
 
 // head returns the address that was given back first, nil when none was.
 func (p pool) head() (*queued, error) {
-	items, err := p.tx.Scan(queueOf(p.network, p.subnet.Addr()), 1)
+	items, err := p.rd.Scan(queueOf(p.network, p.subnet.Addr()), 1)
 	if err != nil || len(items) == 0 {
 		return nil, err
 	}
@@ -74,18 +87,21 @@ func (p pool) claim(a netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if found {
+	switch {
+	case found && l.VM != "":
+		return fmt.Errorf("address %s is reserved for vm %s; choose another: %w", a, l.VM, vnic.ErrAddressTaken)
+	case found:
 		return fmt.Errorf("address %s is leased to %s; choose another, or detach that one: %w", a, l.Owner.Key, vnic.ErrAddressTaken)
 	}
 	return p.unqueue(a)
 }
 
 func (p pool) lease(a netip.Addr) (l Lease, found bool, err error) {
-	it, err := p.tx.Get(leaseKey(p.network, a))
+	it, err := p.rd.Get(leaseKey(p.network, a))
 	if err != nil || !it.Exists() {
 		return l, false, err
 	}
-	l, err = get(p.tx, it.Key)
+	l, err = get(p.rd, it.Key)
 	return l, true, err
 }
 
@@ -95,8 +111,21 @@ const end = "end"
 // fresh returns the lowest address that was never leased and moves the pointer
 // on; the zero address when there is none.
 func (p pool) fresh() (netip.Addr, error) {
+	a, err := p.lowest()
+	if err != nil {
+		return a, err
+	}
+	next := end
+	if a.IsValid() {
+		next = a.Next().String()
+	}
+	return a, p.tx.Put(nextKey(p.network, p.subnet.Addr()), []byte(next))
+}
+
+// lowest returns what fresh would, and leaves the pointer alone.
+func (p pool) lowest() (netip.Addr, error) {
 	k := nextKey(p.network, p.subnet.Addr())
-	it, err := p.tx.Get(k)
+	it, err := p.rd.Get(k)
 	if err != nil || string(it.Value) == end {
 		return netip.Addr{}, err
 	}
@@ -112,10 +141,10 @@ func (p pool) fresh() (netip.Addr, error) {
 			return netip.Addr{}, err
 		}
 		if !used {
-			return a, p.tx.Put(k, []byte(a.Next().String()))
+			return a, nil
 		}
 	}
-	return netip.Addr{}, p.tx.Put(k, []byte(end))
+	return netip.Addr{}, nil
 }
 
 // used reports whether the pointer has to step over an address: the gateway,
@@ -125,9 +154,13 @@ func (p pool) used(a netip.Addr) (bool, error) {
 		return true, nil
 	}
 	for _, k := range []string{leaseKey(p.network, a), freedKey(p.network, a)} {
-		if it, err := p.tx.Get(k); err != nil || it.Exists() {
+		if it, err := p.rd.Get(k); err != nil || it.Exists() {
 			return true, err
 		}
 	}
 	return false, nil
+}
+
+func (p pool) exhausted() error {
+	return fmt.Errorf("every address of %s is leased; detach a pod, or use a network with a larger subnet: %w", p.subnet, vnic.ErrPoolExhausted)
 }

@@ -23,6 +23,9 @@ func (c *Conn) agentLocked(vm string) (*machine, error) {
 
 // checkLocked returns what stands against a move.
 func (m *machine) checkLocked(mv vnic.Move) error {
+	if mv.Handover {
+		return nil
+	}
 	if !m.pods[mv.Netns] {
 		return fmt.Errorf("netns %s: %w", mv.Netns, vnic.ErrUnknownPod)
 	}
@@ -45,7 +48,7 @@ func (c *Conn) Prepare(ctx context.Context, vm string, mv vnic.Move) error {
 	})
 }
 
-// Move puts a vNIC into its pod. It waits for one that is missing until ctx ends.
+// Move puts a vNIC into its pod, or leaves one that is handed over where it is. It waits for one that is missing until ctx ends.
 func (c *Conn) Move(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC, t []vnic.Timing, err error) {
 	missing := false
 	err = c.call(ctx, "move", func() error {
@@ -61,7 +64,13 @@ func (c *Conn) Move(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC,
 			return nil
 		}
 		m.told[mv.MAC] = mv.ID
-		d.netns, d.name = mv.Netns, mv.Interface
+		d.handed = mv.Handover
+		switch {
+		case !mv.Handover:
+			d.netns, d.name = mv.Netns, mv.Interface
+		case d.netns == "":
+			d.name = mv.ID.LinkName()
+		}
 		nic = m.nic(d)
 		return nil
 	})
@@ -94,7 +103,7 @@ func (c *Conn) Configure(ctx context.Context, vm string, mv vnic.Move) (nic vnic
 	return nic, err
 }
 
-// Release takes a vNIC out of its pod.
+// Release takes a vNIC out of its pod, or forgets one that was handed over.
 func (c *Conn) Release(ctx context.Context, vm string, mv vnic.Move, _ bool) error {
 	return c.call(ctx, "release", func() error {
 		m, err := c.agentLocked(vm)
@@ -102,7 +111,7 @@ func (c *Conn) Release(ctx context.Context, vm string, mv vnic.Move, _ bool) err
 			return err
 		}
 		delete(m.told, mv.MAC)
-		if d := m.find(mv.MAC); d != nil {
+		if d := m.find(mv.MAC); d != nil && !mv.Handover {
 			d.bare()
 		}
 		return nil

@@ -3,6 +3,7 @@ package orchestratortest
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -87,6 +88,11 @@ func (c *Conn) Plug(ctx context.Context, p vnic.Plug) (port vnic.Port, err error
 		if _, ok := c.w.networks[p.Network]; !ok {
 			return fmt.Errorf("network %s: %w", p.Network, vnic.ErrUnknownNetwork)
 		}
+		for _, pm := range p.Ports {
+			if c.w.busy[pm.HostPort] {
+				return fmt.Errorf("publish %s: %w", pm, vnic.ErrPortTaken)
+			}
+		}
 		d := m.devices[p.ID]
 		if d == nil {
 			slot := m.freeSlot()
@@ -98,6 +104,7 @@ func (c *Conn) Plug(ctx context.Context, p vnic.Plug) (port vnic.Port, err error
 			c.w.taps[p.ID] = p.VM
 		}
 		delete(c.w.loose, p.ID)
+		c.w.extras[p.ID] = extra{slices.Clone(p.Ports), p.Bandwidth}
 		port = c.w.portLocked(p.VM, d)
 		return nil
 	})
@@ -122,8 +129,22 @@ func (c *Conn) Unplug(ctx context.Context, vm string, id vnic.ID) error {
 		delete(c.w.taps, id)
 		delete(c.w.loose, id)
 		delete(c.w.filters, id)
+		delete(c.w.extras, id)
 		return nil
 	})
+}
+
+// Free counts a VM's free slots.
+func (c *Conn) Free(ctx context.Context, vm string) (free, total int, err error) {
+	err = c.call(ctx, "free", func() error {
+		m, err := c.machineLocked(vm)
+		if err != nil {
+			return err
+		}
+		free, total = m.slots-len(m.devices), m.slots
+		return nil
+	})
+	return free, total, err
 }
 
 // Ports returns the devices of a VM, or of all and the taps of none.

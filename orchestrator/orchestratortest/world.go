@@ -20,9 +20,17 @@ type World struct {
 	taps     map[vnic.ID]string                         // guarded by mu; the VM that each was made for
 	loose    map[vnic.ID]bool                           // guarded by mu; taps that are in no bridge
 	filters  map[vnic.ID]bool                           // guarded by mu; of taps that are gone
+	extras   map[vnic.ID]extra                          // guarded by mu; of taps that have any
+	busy     map[uint16]bool                            // guarded by mu; ports of the host that other programs have
 	hooks    map[string]func(ctx context.Context) error // guarded by mu; by "before CALL" and "after CALL"
 	conns    []*Conn                                    // guarded by mu
 	calls    map[string]int                             // guarded by mu; by call
+}
+
+// extra is what a tap has beside its filter.
+type extra struct {
+	ports     []vnic.PortMapping
+	bandwidth vnic.Bandwidth
 }
 
 // machine is a VM, with its hypervisor and its guest.
@@ -46,13 +54,15 @@ type device struct {
 	up     bool
 	addrs  []netip.Prefix
 	routes []vnic.Route
+	handed bool // to an engine, which moves it
 }
 
 // New returns a World without VMs.
 func New() *World {
 	return &World{
 		machines: map[string]*machine{}, networks: map[string]vnic.Network{}, taps: map[vnic.ID]string{},
-		loose: map[vnic.ID]bool{}, filters: map[vnic.ID]bool{}, hooks: map[string]func(context.Context) error{}, calls: map[string]int{},
+		loose: map[vnic.ID]bool{}, filters: map[vnic.ID]bool{}, extras: map[vnic.ID]extra{}, busy: map[uint16]bool{},
+		hooks: map[string]func(context.Context) error{}, calls: map[string]int{},
 	}
 }
 
@@ -112,12 +122,33 @@ func (w *World) KillPod(vm, netns string) {
 				continue
 			}
 			d.bare()
-			if id := m.told[d.mac]; m.agent && id != "" {
+			if id := m.told[d.mac]; m.agent && id != "" && !d.handed {
 				events = append(events, vnic.Event{Kind: vnic.EventReturned, VM: vm, ID: id, MAC: d.mac})
 			}
 		}
 		return events
 	})
+}
+
+// TakeIn has an engine in the guest move a vNIC that was handed over into a pod,
+// under a name of its choice.
+func (w *World) TakeIn(vm string, id vnic.ID, netns, name string) {
+	w.change(func() []vnic.Event {
+		d := w.machines[vm].devices[id]
+		d.netns, d.name, d.up = netns, name, true
+		return nil
+	})
+}
+
+// Occupy has another program listen on a port of the host, or leave it.
+func (w *World) Occupy(port uint16, there bool) {
+	w.change(func() []vnic.Event { w.busy[port] = there; return nil })
+}
+
+// Forget has the host lose what its taps have of published ports and limits, as
+// the end of the daemon does.
+func (w *World) Forget() {
+	w.change(func() []vnic.Event { clear(w.extras); return nil })
 }
 
 // Eject has the guest, or an operator, unplug a vNIC; its tap stays.
@@ -191,7 +222,7 @@ func (w *World) change(fn func() []vnic.Event) {
 }
 
 // Before has fn run at the beginning of each such call: "prepare", "plug",
-// "move", "configure", "release", "nics", "unplug", "ports", "networks",
+// "move", "configure", "release", "nics", "unplug", "ports", "free", "networks",
 // "setnetwork", "removenetwork", "addvm" or "removevm". Its error, if any, is the call's, which
 // then has no effect. fn nil ends that.
 func (w *World) Before(call string, fn func(ctx context.Context) error) { w.hook("before "+call, fn) }
@@ -276,6 +307,14 @@ func (w *World) String() string {
 			line += " in no bridge"
 		}
 		lines = append(lines, line)
+	}
+	for id, e := range w.extras {
+		for _, p := range e.ports {
+			lines = append(lines, fmt.Sprintf("port %s of %s", p, id))
+		}
+		if e.bandwidth != (vnic.Bandwidth{}) {
+			lines = append(lines, fmt.Sprintf("limit %d/%d of %s", e.bandwidth.Ingress.Bits, e.bandwidth.Egress.Bits, id))
+		}
 	}
 	for id := range w.filters {
 		lines = append(lines, fmt.Sprintf("filter of %s", id))
