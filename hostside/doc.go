@@ -24,9 +24,19 @@
 // reach it, and [Host.Dropped] counts what it dropped. Before a port is known, and
 // after it is forgotten, nothing passes.
 //
+// # Published ports and bandwidth
+//
+// A [vnic.Plug] may publish ports of the pod on the host, and limit the pod's
+// bandwidth; a repeated one changes them. The host keeps published ports from its
+// other programs. They are reached by the host's addresses, also by the host and
+// by pods, but not by 127.0.0.0/8 and ::1. On an external bridge they take an
+// address of the host in the pod's subnet. Limits hold on the average: a pod that
+// was silent may send a second's worth at once.
+//
 // # What the host needs
 //
-// The capability CAP_NET_ADMIN, the kernel's tun, bridge and nftables drivers
+// The capability CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE to publish ports below
+// 1024), the kernel's tun, bridge and nftables drivers
 // (families bridge and inet, with address translation), and for each VM a QMP
 // socket of its own. The Host turns IP forwarding on, and leaves it on. A host
 // whose own forward chain drops by policy must accept what is forwarded from

@@ -11,7 +11,9 @@ import (
 	"github.com/brfuse/brfuse/hostside/internal/guard"
 	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
+	"github.com/brfuse/brfuse/hostside/internal/reserve"
 	"github.com/brfuse/brfuse/internal/keylock"
+	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -24,13 +26,15 @@ type Config struct {
 // Host is the hypervisor's half of brfuse. It is safe for concurrent use: calls
 // for one vNIC are made one after the other, and calls for several in parallel.
 type Host struct {
-	log    *slog.Logger
-	dial   dialFunc
-	links  *port.Links
-	guard  *guard.Guard
-	events *eventQueue
-	watch  *linkWatch
-	ids    keylock.Locks[vnic.ID]
+	log       *slog.Logger
+	dial      dialFunc
+	links     *port.Links
+	guard     *guard.Guard
+	events    *eventQueue
+	watch     *linkWatch
+	reserved  *reserve.Ports
+	conntrack *rtnl.Conntrack
+	ids       keylock.Locks[vnic.ID]
 
 	// life ends with Close. It is the Host's own and belongs to no call: the
 	// connections to the VMs are kept in it.
@@ -66,16 +70,23 @@ func newHost(cfg Config, dial dialFunc) (*Host, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open host: %w", err), links.Close())
 	}
+	conntrack, err := rtnl.NewConntrack()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open host: %w", err), g.Close(), links.Close())
+	}
 	life, stop := context.WithCancel(context.Background())
 	h := &Host{
 		log: cfg.Log, dial: dial, links: links, guard: g, events: newEventQueue(), life: life, stop: stop,
+		reserved: reserve.New(cfg.Log, links.Inside), conntrack: conntrack,
 		vms: make(map[string]*vm), networks: make(map[string]vnic.Network),
 	}
 	if h.watch, err = newLinkWatch(h); err != nil {
 		stop()
 		h.events.close()
+		conntrack.Close()
 		return nil, errors.Join(fmt.Errorf("open host: %w", err), g.Close(), links.Close())
 	}
+	h.reserveAgain(life)
 	return h, nil
 }
 
@@ -91,7 +102,8 @@ func Probe() error { return guard.Probe() }
 // they are read. The channel is closed by Close.
 func (h *Host) Events() <-chan vnic.Event { return h.events.out }
 
-// Close ends the connections to the VMs. Everything that is plugged stays.
+// Close ends the connections to the VMs. Everything that is plugged stays, and
+// ports stay published; only nobody keeps other programs from them.
 // Calls that are under way must have returned.
 func (h *Host) Close() error {
 	h.mu.Lock()
@@ -105,6 +117,8 @@ func (h *Host) Close() error {
 	}
 	err := h.watch.close()
 	h.events.close()
+	h.reserved.Close()
+	h.conntrack.Close()
 	return errors.Join(err, h.guard.Close(), h.links.Close())
 }
 
@@ -184,7 +198,7 @@ func (h *Host) network(name string) (vnic.Network, error) {
 
 // Dropped returns how many packets from pods the host has dropped, by reason:
 // "mac", "arp", "ipv4", "ipv6", "nd", "dhcp", "router", "redirect",
-// "ethertype", and "stray" for what a pod sent to the host beside its bridge.
+// "ethertype", "rate" for what is beyond a limit, and "stray" for what a pod sent to the host beside its bridge.
 // Without networks and ports it is empty.
 func (h *Host) Dropped(ctx context.Context) (map[string]uint64, error) {
 	counts, err := h.guard.Counters(ctx)

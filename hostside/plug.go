@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
-	"github.com/brfuse/brfuse/hostside/internal/guard"
 	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/internal/failpoint"
 	"github.com/brfuse/brfuse/vnic"
@@ -22,10 +21,13 @@ const (
 // Plug gives a VM a vNIC: a tap, its packet filter, its bridge port, and the
 // device in the VM, in this order, so that nothing unfiltered is ever sent. A
 // Plug that fails undoes what it did. Repeating it with the same ID is
-// harmless, puts filter and port right, and returns the same port.
+// harmless, puts filter, bridge port, published ports and bandwidth right, and
+// returns the same port. One that is repeated and fails for a published port
+// leaves those that were in force.
 //
 // Errors: [vnic.ErrUnknownVM], [vnic.ErrUnknownNetwork], [vnic.ErrVMGone], a
-// [vnic.NoSlotError], [vnic.ErrInvalid], [vnic.ErrUnsupported].
+// [vnic.NoSlotError], [vnic.ErrPortTaken], [vnic.ErrInvalid],
+// [vnic.ErrUnsupported].
 func (h *Host) Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error) {
 	p, n, v, err := h.checkPlug(p)
 	if err != nil {
@@ -70,6 +72,9 @@ func (h *Host) checkPlug(p vnic.Plug) (vnic.Plug, vnic.Network, *vm, error) {
 	}
 	if p.Queues < 1 || p.Queues > vnic.MaxQueues {
 		return p, n, nil, fmt.Errorf("queues %d is not in 1-%d: %w", p.Queues, vnic.MaxQueues, vnic.ErrInvalid)
+	}
+	if err := checkOptions(p); err != nil {
+		return p, n, nil, err
 	}
 	return p, n, v, nil
 }
@@ -119,18 +124,16 @@ func (v *vm) unplug(ctx context.Context, id vnic.ID) error {
 	return err
 }
 
-// wire puts the filter in force and makes the tap a port.
+// wire puts the filter in force, with ports and bandwidth, and makes the tap a port.
 func (h *Host) wire(ctx context.Context, n vnic.Network, p vnic.Plug, steps *undo) error {
-	tap := p.ID.TapName()
-	steps.add("forget filter", func(ctx context.Context) error { return h.guard.RemovePort(ctx, tap) })
-	if err := h.guard.SetPort(ctx, guard.Port{Tap: tap, MAC: p.MAC, Addresses: p.Addresses}); err != nil {
+	if err := h.filter(ctx, p, steps); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("plug.guard"); err != nil {
 		return err
 	}
 	steps.add("leave bridge", func(ctx context.Context) error { return h.links.Leave(ctx, p.ID) })
-	if err := h.links.Join(ctx, tap, n, p.MAC); err != nil {
+	if err := h.links.Join(ctx, p.ID.TapName(), n, p.MAC); err != nil {
 		return err
 	}
 	return failpoint.Hit("plug.bridge")
@@ -206,7 +209,7 @@ func (h *Host) unplugLocked(ctx context.Context, vmName string, id vnic.ID) erro
 	if err := failpoint.Hit("unplug.tap"); err != nil {
 		return err
 	}
-	return h.guard.RemovePort(ctx, id.TapName())
+	return h.unfilter(ctx, id)
 }
 
 // removeTap sees to it that the tap is gone. It goes by itself with the

@@ -53,6 +53,9 @@ type Request struct {
 	Netns string `json:"netns"`
 	// Addresses are wanted addresses, at most one a family. Default: any free ones.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Exact leases the wanted addresses and no others: a family of which none is
+	// wanted has none. Default: one of each of the network's subnets.
+	Exact bool `json:"exact,omitempty"`
 	// MAC is the wanted MAC. Default: a random locally administered one.
 	MAC MAC `json:"mac,omitzero"`
 	// Queues is the number of receive and transmit queue pairs. Default: 1.
@@ -108,6 +111,9 @@ func (r Request) Complete() (Request, error) {
 	}
 	if r.MTU != 0 && (r.MTU < MinMTU || r.MTU > MaxMTU) {
 		return r, fmt.Errorf("mtu %d is not in %d-%d: %w", r.MTU, MinMTU, MaxMTU, ErrInvalid)
+	}
+	if r.Exact && len(r.Addresses) == 0 {
+		return r, fmt.Errorf("no address is wanted, and none but those: %w", ErrInvalid)
 	}
 	if err := r.checkOptions(); err != nil {
 		return r, err

@@ -25,6 +25,8 @@ func (p *parts) Doctor(ctx context.Context) []*brfusev1.Check {
 	checks := []*brfusev1.Check{
 		checkDevice("tap", "/dev/net/tun", statusFail, "load the kernel module tun"),
 		checkFilter(),
+		checkOption("published ports", hostside.ProbePublish),
+		checkOption("bandwidth", hostside.ProbeBandwidth),
 		checkDevice("vhost", "/dev/vhost-net", statusWarn, "load the kernel module vhost_net; without it QEMU itself copies every packet"),
 		checkSysctl("forwarding IPv4", "/proc/sys/net/ipv4/ip_forward", "1", "brfused sets it when the first network is made"),
 		checkSysctl("forwarding IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", "1", "brfused sets it when the first network with an IPv6 subnet is made"),
@@ -64,6 +66,14 @@ func checkFilter() *brfusev1.Check {
 		return &brfusev1.Check{Name: "packet filter", Status: statusFail, Detail: err.Error()}
 	}
 	return &brfusev1.Check{Name: "packet filter", Status: statusOK, Detail: "nftables has all that is needed"}
+}
+
+// checkOption asks the kernel for what only some attachments need.
+func checkOption(name string, probe func() error) *brfusev1.Check {
+	if err := probe(); err != nil {
+		return &brfusev1.Check{Name: name, Status: statusWarn, Detail: err.Error()}
+	}
+	return &brfusev1.Check{Name: name, Status: statusOK, Detail: "the kernel has all that is needed"}
 }
 
 func checkSysctl(name, path, want, remedy string) *brfusev1.Check {

@@ -22,11 +22,13 @@ const (
 	ReasonRouter    Reason = "router"    // router advertisement, IGMP or MLD query
 	ReasonRedirect  Reason = "redirect"  // ICMP redirect
 	ReasonEtherType Reason = "ethertype" // neither ARP, IPv4 nor IPv6, or with a VLAN tag
+	ReasonRate      Reason = "rate"      // more than the tap's limit
 	ReasonStray     Reason = "stray"     // went to the host beside the bridge
 )
 
 var bridgeReasons = []Reason{
 	ReasonMAC, ReasonARP, ReasonIPv4, ReasonIPv6, ReasonND, ReasonDHCP, ReasonRouter, ReasonRedirect, ReasonEtherType,
+	ReasonRate,
 }
 
 // Count is how much was dropped.

@@ -1,5 +1,6 @@
 // Package guard keeps the packet filter of a hypervisor: what may come in by a
-// pod's tap, and which networks hide behind the host's own address. It owns the
+// pod's tap and how much, which ports of the host lead to pods, and which networks
+// hide behind the host's own address. It owns the
 // nftables tables "brfuse" of the families bridge and inet, and is the only
 // package that imports an nftables library.
 //
@@ -37,6 +38,17 @@
 // pools, neither to the network itself nor into another network's bridge. It
 // accepts nothing: an operator whose own forward chain drops by policy lets
 // traffic from and to the bridges pass there.
+//
+// # Published ports
+//
+// Maps of the inet table translate what is addressed to a port of the host. What
+// leaves by the bridge by which it came is masqueraded too: the answer would pass
+// the host by. The chains are there while a port has any.
+//
+// # Limits
+//
+// A second chain of the bridge table, behind the filter, has a rule for each
+// limited tap, found by a map. A limit that doesn't change keeps its bucket.
 //
 // # Lifetime
 //

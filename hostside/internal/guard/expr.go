@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -92,5 +93,13 @@ func accept() match { return match{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func goTo(c *nftables.Chain) match {
 	return match{&expr.Verdict{Kind: expr.VerdictGoto, Chain: c.Name}}
 }
+
+// family matches IPv4 or IPv6 in the family inet.
+func family(nfproto byte) match {
+	return match{meta(expr.MetaKeyNFPROTO), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{nfproto}}}
+}
+
+// nativeUint32 is a number as the kernel has it in a register.
+func nativeUint32(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
 
 func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }

@@ -18,11 +18,13 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// Port is what may come in by a tap.
+// Port is what may come in by a tap, and what is sent there.
 type Port struct {
 	Tap       string
 	MAC       vnic.MAC
 	Addresses []netip.Addr
+	Published []Published // in the order of [Publish]
+	Limit     Limit
 }
 
 // Guard is the packet filter of one network namespace. It is safe for
@@ -37,6 +39,8 @@ type Guard struct {
 	closed   bool
 	ports    map[string]Port
 	networks map[string]vnic.Network
+	// The tables in the kernel have what published ports and limits take.
+	publishing, limiting bool
 }
 
 // Open returns the filter of the calling thread's network namespace, with the
@@ -145,6 +149,13 @@ func (g *Guard) RemoveNetwork(_ context.Context, name string) error {
 	return nil
 }
 
+// Port returns what the filter knows of a tap. What is not known is zero.
+func (g *Guard) Port(tap string) Port {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ports[tap]
+}
+
 // Ports returns the ports that the filter knows, in the order of their taps.
 func (g *Guard) Ports() []Port {
 	g.mu.Lock()
@@ -163,6 +174,7 @@ func (g *Guard) applyLocked() error {
 	if err != nil {
 		return err
 	}
+	publishing, limiting := g.needsLocked()
 	err = g.transactLocked(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{bridgeTable, inetTable} {
 			c.AddTable(t) // so that deleting it works
@@ -171,16 +183,44 @@ func (g *Guard) applyLocked() error {
 		if len(g.networks)+len(g.ports) == 0 {
 			return nil
 		}
+		ports := slices.Collect(maps.Values(g.ports))
 		return errors.Join(
-			addBridgeTable(c, slices.Collect(maps.Values(g.ports)), counted),
-			addInetTable(c, slices.Collect(maps.Values(g.networks)), counted),
+			addBridgeTable(c, ports, counted, limiting),
+			addInetTable(c, slices.Collect(maps.Values(g.networks)), counted, publishing),
+			elementsOf(ports...).each(c.SetAddElements),
 		)
 	})
-	if err == nil || errors.Is(err, unix.EPERM) {
+	if err == nil {
+		g.publishing, g.limiting = publishing, limiting
+		return nil
+	}
+	if errors.Is(err, unix.EPERM) {
 		return err
 	}
-	if missing := probe(g.nft); missing != nil {
+	if missing := missingLocked(g.nft, publishing, limiting); missing != nil {
 		return missing // says why
+	}
+	return err
+}
+
+// needsLocked tells what the tables must have. Without need they have neither,
+// so that a kernel may lack it.
+func (g *Guard) needsLocked() (publishing, limiting bool) {
+	for _, p := range g.ports {
+		publishing = publishing || len(p.Published) > 0
+		limiting = limiting || p.Limit != Limit{}
+	}
+	return publishing, limiting
+}
+
+// missingLocked returns what the kernel lacks of what is needed, or nil.
+func missingLocked(c *nftables.Conn, publishing, limiting bool) error {
+	err := probe(c, base)
+	if err == nil && publishing {
+		err = probe(c, forPublishing)
+	}
+	if err == nil && limiting {
+		err = probe(c, forLimits)
 	}
 	return err
 }

@@ -182,7 +182,7 @@ func TestIntegrationCloseIsQuiet(t *testing.T) {
 		return err
 	})
 	require.NoError(t, g.SetNetwork(t.Context(), testNetwork()))
-	assert.Contains(t, ns.Run("nft", "list", "set", "inet", "brfuse", "bridges"), `elements = { "br" }`)
+	assert.Contains(t, ns.Run("nft", "list", "set", "inet", "brfuse", "bridges"), `elements = { "br" comment "net" }`)
 	require.NoError(t, g.Close())
 	assert.Empty(t, log.String())
 }

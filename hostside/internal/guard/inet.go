@@ -42,7 +42,7 @@ func addChains(c *nftables.Conn, chains []chainRules) {
 	}
 }
 
-func addBridgeTable(c *nftables.Conn, ports []Port, counted map[Reason]Count) error {
+func addBridgeTable(c *nftables.Conn, ports []Port, counted map[Reason]Count, limiting bool) error {
 	c.AddTable(bridgeTable)
 	for _, r := range bridgeReasons {
 		c.AddObj(counterObj(bridgeTable, r, counted[r]))
@@ -53,15 +53,26 @@ func addBridgeTable(c *nftables.Conn, ports []Port, counted map[Reason]Count) er
 		}
 	}
 	addChains(c, bridgeRules())
-	return elementsOf(ports...).each(c.SetAddElements)
+	if !limiting {
+		return nil
+	}
+	if err := addPolicing(c); err != nil {
+		return err
+	}
+	for _, p := range ports {
+		changeLimit(c, p.Tap, Limit{}, p.Limit)
+	}
+	return nil
 }
 
-func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]Count) error {
+func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]Count, publishing bool) error {
 	c.AddTable(inetTable)
 	c.AddObj(counterObj(inetTable, ReasonStray, counted[ReasonStray]))
 	bridges := make([]nftables.SetElement, 0, len(networks))
+	names := make([]string, 0, len(networks))
 	for _, n := range networks {
-		bridges = append(bridges, nftables.SetElement{Key: ifname(n.Bridge)})
+		bridges = append(bridges, nftables.SetElement{Key: ifname(n.Bridge), Comment: n.Name})
+		names = append(names, n.Bridge)
 	}
 	if err := c.AddSet(bridgesSet, nil); err != nil {
 		return err
@@ -76,6 +87,11 @@ func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]
 		{strays, [][]expr.Any{rule(fromTap(vnic.Prefix), drop(ReasonStray))}},
 		{postrouting, nil},
 	})
+	if publishing {
+		if err := addPublishing(c, names); err != nil {
+			return err
+		}
+	}
 	for _, n := range networks {
 		for _, p := range n.Subnets {
 			if n.Masquerade {
@@ -88,12 +104,12 @@ func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]
 
 // masquerade is: from the pool, not to it, and not into a bridge of ours.
 func masquerade(pool netip.Prefix) []expr.Any {
-	family, source, dest := byte(unix.NFPROTO_IPV4), uint32(12), uint32(16)
+	nfproto, source, dest := byte(unix.NFPROTO_IPV4), uint32(12), uint32(16)
 	if pool.Addr().Is6() {
-		family, source, dest = unix.NFPROTO_IPV6, 8, 24
+		nfproto, source, dest = unix.NFPROTO_IPV6, 8, 24
 	}
 	return rule(
-		match{meta(expr.MetaKeyNFPROTO), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{family}}},
+		family(nfproto),
 		inPool(pool, source, expr.CmpOpEq), inPool(pool, dest, expr.CmpOpNeq),
 		match{
 			meta(expr.MetaKeyOIFNAME),

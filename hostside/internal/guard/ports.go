@@ -16,9 +16,9 @@ func (g *Guard) SetPort(_ context.Context, p Port) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	old, had := g.ports[p.Tap]
-	p.Addresses = slices.Clone(p.Addresses)
+	p.Addresses, p.Published = slices.Clone(p.Addresses), slices.Clone(p.Published)
 	g.ports[p.Tap] = p
-	err := g.changeLocked(elementsOf(p), had, elementsOfOld(old, had))
+	err := g.changeLocked(old, had, p)
 	if err != nil {
 		if delete(g.ports, p.Tap); had {
 			g.ports[p.Tap] = old
@@ -42,7 +42,7 @@ func (g *Guard) RemovePort(_ context.Context, tap string) error {
 	if len(g.networks)+len(g.ports) == 0 {
 		err = g.applyLocked()
 	} else {
-		err = g.changeLocked(elements{}, true, elementsOf(old))
+		err = g.changeLocked(old, true, Port{Tap: tap})
 	}
 	if err != nil {
 		g.ports[tap] = old
@@ -51,22 +51,27 @@ func (g *Guard) RemovePort(_ context.Context, tap string) error {
 	return nil
 }
 
-func elementsOfOld(old Port, had bool) elements {
-	if !had {
-		return elements{}
+// changeLocked turns a port into another one; without a MAC there is none
+// afterwards. When the kernel has the tables otherwise than g knows, they are
+// made anew: someone flushed the rule set.
+func (g *Guard) changeLocked(old Port, known bool, p Port) error {
+	publishes, limits := len(p.Published) > 0 && !g.publishing, p.Limit != Limit{} && !g.limiting
+	if !known && len(g.networks)+len(g.ports) == 1 || publishes || limits {
+		return g.applyLocked() // there are no tables yet, or they lack what it takes
 	}
-	return elementsOf(old)
-}
-
-// changeLocked takes old elements out and puts new ones in. When the kernel
-// has the tables otherwise than g knows, they are made anew: someone flushed
-// the rule set.
-func (g *Guard) changeLocked(add elements, known bool, del elements) error {
-	if !known && len(g.networks)+len(g.ports) == 1 {
-		return g.applyLocked() // the first of all: there are no tables yet
+	var add, del elements
+	if known {
+		del = elementsOf(old)
+	}
+	if !p.MAC.IsZero() {
+		add = elementsOf(p)
 	}
 	err := g.transactLocked(func(c *nftables.Conn) error {
-		return errors.Join(del.each(c.SetDeleteElements), add.each(c.SetAddElements))
+		if err := del.each(c.SetDeleteElements); err != nil {
+			return err
+		}
+		changeLimit(c, p.Tap, old.Limit, p.Limit)
+		return add.each(c.SetAddElements)
 	})
 	if errors.Is(err, unix.ENOENT) {
 		g.log.Warn("packet filter was changed by someone else, restoring it", "table", tableName)

@@ -10,33 +10,65 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
+// feature is something of the kernel's: a small table that takes it.
+type feature struct {
+	what, remedy string
+	family       nftables.TableFamily
+	add          func(*nftables.Conn, *nftables.Table)
+}
+
+const (
+	inBridge = nftables.TableFamilyBridge
+	inInet   = nftables.TableFamilyINet
+)
+
+// What every filter takes, and what only published ports and limits do.
+var (
+	base = []feature{
+		{"nftables", "nf_tables", inInet, func(*nftables.Conn, *nftables.Table) {}},
+		{"the nftables family bridge", "nf_tables_bridge (CONFIG_NF_TABLES_BRIDGE)", inBridge, probeFilter},
+		{"nftables sets of concatenated keys", "Linux 5.6 or later", inBridge, probeSet},
+		{"nftables counters", "nf_tables", inBridge, func(c *nftables.Conn, t *nftables.Table) {
+			c.AddObj(counterObj(t, "probe", Count{}))
+		}},
+		{"nftables matching of ipv6 extension headers", "nf_tables (CONFIG_NFT_EXTHDR)", inBridge, probeRule(func() match {
+			return rule(protocol(unix.IPPROTO_ICMPV6), laterFragment(), accept())
+		})},
+		{"nftables address translation in the family inet", "nft_chain_nat and nft_masq, Linux 5.2 or later", inInet, probeNAT},
+	}
+	forPublishing = []feature{
+		{"nftables matching of the host's own addresses", "nft_fib_inet (CONFIG_NFT_FIB_INET)", inInet, probeRule(addressedToHost)},
+		{"nftables translation of destinations", "nft_nat (CONFIG_NFT_NAT), Linux 5.6 or later", inInet, probeTranslation},
+	}
+	forLimits = []feature{
+		{"nftables limits", "nft_limit (CONFIG_NFT_LIMIT)", inBridge, probeRule(func() match {
+			return match{&expr.Limit{Type: expr.LimitTypePktBytes, Rate: 1000, Over: true, Unit: expr.LimitTimeSecond, Burst: largestFrame}}
+		})},
+	}
+)
+
 // Probe returns an [vnic.ErrUnsupported] that names what this kernel lacks, or
 // nil. It needs the capability CAP_NET_ADMIN and changes nothing.
-func Probe() error {
+func Probe() error { return probeAll(base) }
+
+// ProbePublishing is [Probe] for what published ports take beside.
+func ProbePublishing() error { return probeAll(forPublishing) }
+
+// ProbeLimits is [Probe] for what limits take beside.
+func ProbeLimits() error { return probeAll(forLimits) }
+
+func probeAll(features []feature) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("probe packet filter: %w", err)
 	}
-	return probe(c)
+	return probe(c, features)
 }
 
 // probe makes and deletes small tables, each in one transaction that leaves
 // nothing behind.
-func probe(c *nftables.Conn) error {
-	for _, f := range []struct {
-		what, remedy string
-		family       nftables.TableFamily
-		add          func(*nftables.Conn, *nftables.Table)
-	}{
-		{"nftables", "nf_tables", nftables.TableFamilyINet, func(*nftables.Conn, *nftables.Table) {}},
-		{"the nftables family bridge", "nf_tables_bridge (CONFIG_NF_TABLES_BRIDGE)", nftables.TableFamilyBridge, probeFilter},
-		{"nftables sets of concatenated keys", "Linux 5.6 or later", nftables.TableFamilyBridge, probeSet},
-		{"nftables counters", "nf_tables", nftables.TableFamilyBridge, func(c *nftables.Conn, t *nftables.Table) {
-			c.AddObj(counterObj(t, "probe", Count{}))
-		}},
-		{"nftables matching of ipv6 extension headers", "nf_tables (CONFIG_NFT_EXTHDR)", nftables.TableFamilyBridge, probeExthdr},
-		{"nftables address translation in the family inet", "nft_chain_nat and nft_masq, Linux 5.2 or later", nftables.TableFamilyINet, probeNAT},
-	} {
+func probe(c *nftables.Conn, features []feature) error {
+	for _, f := range features {
 		t := &nftables.Table{Name: tableName + "-probe", Family: f.family}
 		c.AddTable(t)
 		f.add(c, t)
@@ -46,6 +78,23 @@ func probe(c *nftables.Conn) error {
 		}
 	}
 	return nil
+}
+
+// probeRule is a chain with a rule of m.
+func probeRule(m func() match) func(*nftables.Conn, *nftables.Table) {
+	return func(c *nftables.Conn, t *nftables.Table) {
+		chain := &nftables.Chain{Name: "probe", Table: t}
+		c.AddChain(chain)
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: m()})
+	}
+}
+
+func probeTranslation(c *nftables.Conn, t *nftables.Table) {
+	set, chain := *any4, *dstnat
+	set.Table, set.ID, chain.Table = t, 91, t
+	_ = c.AddSet(&set, nil) // without elements it can't fail
+	c.AddChain(&chain)
+	c.AddRule(&nftables.Rule{Table: t, Chain: &chain, Exprs: translate(&set, false)})
 }
 
 func probeFilter(c *nftables.Conn, t *nftables.Table) {
@@ -58,12 +107,6 @@ func probeSet(c *nftables.Conn, t *nftables.Table) {
 	set := *macSet
 	set.Table, set.ID = t, 90
 	_ = c.AddSet(&set, nil) // without elements it can't fail
-}
-
-func probeExthdr(c *nftables.Conn, t *nftables.Table) {
-	chain := &nftables.Chain{Name: "probe", Table: t}
-	c.AddChain(chain)
-	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: rule(protocol(unix.IPPROTO_ICMPV6), laterFragment(), accept())})
 }
 
 func probeNAT(c *nftables.Conn, t *nftables.Table) {

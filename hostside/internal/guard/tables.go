@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -47,24 +48,32 @@ var bridgesSet = &nftables.Set{
 	Table: inetTable, ID: 4, Name: "bridges", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian,
 }
 
-// elements are what a port adds to each set.
-type elements struct{ mac, ipv4, ipv6 []nftables.SetElement }
+// elements are what ports add to each set and map.
+type elements map[*nftables.Set][]nftables.SetElement
 
 func elementsOf(ports ...Port) elements {
-	var e elements
+	all := elements{}
+	add := func(set *nftables.Set, e nftables.SetElement) { all[set] = append(all[set], e) }
 	for _, p := range ports {
-		e.mac = append(e.mac, element(p.Tap, p.MAC[:]))
-		e.ipv6 = append(e.ipv6, element(p.Tap, p.MAC.LinkLocal().AsSlice()))
+		add(macSet, element(p.Tap, p.MAC[:]))
+		add(ipv6Set, element(p.Tap, p.MAC.LinkLocal().AsSlice()))
 		for _, a := range p.Addresses {
 			switch {
 			case a.Is4():
-				e.ipv4 = append(e.ipv4, element(p.Tap, a.AsSlice()))
+				add(ipv4Set, element(p.Tap, a.AsSlice()))
 			case a != p.MAC.LinkLocal():
-				e.ipv6 = append(e.ipv6, element(p.Tap, a.AsSlice()))
+				add(ipv6Set, element(p.Tap, a.AsSlice()))
 			}
 		}
+		for _, published := range p.Published {
+			add(published.element(p.Tap))
+		}
+		if p.Limit != (Limit{}) {
+			jump := &expr.Verdict{Kind: expr.VerdictJump, Chain: rateChainOf(p.Tap).Name}
+			add(ratesMap, nftables.SetElement{Key: ifname(p.Tap), VerdictData: jump})
+		}
 	}
-	return e
+	return all
 }
 
 // element returns the element of a tap and an address.
@@ -86,13 +95,10 @@ func ifname(name string) []byte {
 // each calls f for every set with the elements that belong to it, in parts that
 // fit a message.
 func (e elements) each(f func(*nftables.Set, []nftables.SetElement) error) error {
-	for _, s := range []struct {
-		set  *nftables.Set
-		list []nftables.SetElement
-	}{{macSet, e.mac}, {ipv4Set, e.ipv4}, {ipv6Set, e.ipv6}} {
-		for part := range slices.Chunk(s.list, elementsPerMessage) {
-			if err := f(s.set, part); err != nil {
-				return fmt.Errorf("set %s: %w", s.set.Name, err)
+	for _, set := range []*nftables.Set{macSet, ipv4Set, ipv6Set, at4, at6, any4, any6, ratesMap} {
+		for part := range slices.Chunk(e[set], elementsPerMessage) {
+			if err := f(set, part); err != nil {
+				return fmt.Errorf("set %s: %w", set.Name, err)
 			}
 		}
 	}
@@ -122,14 +128,11 @@ func (g *Guard) load() (found bool, err error) {
 
 func (g *Guard) loadPorts(c *nftables.Conn) error {
 	for _, set := range []*nftables.Set{macSet, ipv4Set, ipv6Set} {
-		list, err := c.GetSetElements(set)
-		if errors.Is(err, unix.ENOENT) {
-			continue // a table that is not as we make it: what it lacks is not allowed
-		}
+		found, err := list(c, set)
 		if err != nil {
-			return fmt.Errorf("read set %s: %w", set.Name, err)
+			return err
 		}
-		for _, e := range list {
+		for _, e := range found {
 			g.loadElement(set, e.Key)
 		}
 	}
@@ -137,6 +140,9 @@ func (g *Guard) loadPorts(c *nftables.Conn) error {
 		if p.MAC.IsZero() {
 			delete(g.ports, tap)
 		}
+	}
+	if err := g.loadLimits(c); err != nil {
+		return fmt.Errorf("read limits: %w", err)
 	}
 	return nil
 }
@@ -157,6 +163,15 @@ func (g *Guard) loadElement(set *nftables.Set, key []byte) {
 }
 
 func (g *Guard) loadNetworks(c *nftables.Conn) error {
+	bridges, err := list(c, bridgesSet)
+	if err != nil {
+		return err
+	}
+	for _, e := range bridges {
+		if e.Comment != "" {
+			g.networks[e.Comment] = vnic.Network{Name: e.Comment, Bridge: unix.ByteSliceToString(e.Key)}
+		}
+	}
 	rules, err := c.GetRules(inetTable, postrouting)
 	if err != nil {
 		return fmt.Errorf("read masquerading: %w", err)
@@ -169,7 +184,46 @@ func (g *Guard) loadNetworks(c *nftables.Conn) error {
 		n.Subnets = append(g.networks[n.Name].Subnets, n.Subnets...)
 		g.networks[n.Name] = n
 	}
+	return g.loadPublished(c)
+}
+
+func (g *Guard) loadPublished(c *nftables.Conn) error {
+	for _, set := range []*nftables.Set{at4, at6, any4, any6} {
+		found, err := list(c, set)
+		if err != nil {
+			return err
+		}
+		for _, e := range found {
+			p, known := g.ports[e.Comment]
+			published, ok := publishedOf(set, e)
+			if known && ok {
+				p.Published = append(p.Published, published)
+				g.ports[e.Comment] = p
+			}
+		}
+	}
+	for _, p := range g.ports {
+		slices.SortFunc(p.Published, Published.compare)
+	}
 	return nil
+}
+
+// list returns the elements of a set. One that is not there has none: of a table
+// that is not as we make it, what it lacks is not allowed.
+func list(c *nftables.Conn, set *nftables.Set) ([]nftables.SetElement, error) {
+	// The library hides the errno of a failed listing, but not of this one.
+	_, err := c.GetSetByName(set.Table, set.Name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	var found []nftables.SetElement
+	if err == nil {
+		found, err = c.GetSetElements(set)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read set %s: %w", set.Name, err)
+	}
+	return found, nil
 }
 
 func exists(c *nftables.Conn, t *nftables.Table) (bool, error) {

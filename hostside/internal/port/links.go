@@ -17,6 +17,7 @@ import (
 type Links struct {
 	log  *slog.Logger
 	nl   *rtnl.Handle
+	conn *rtnl.Conn
 	gone *rtnl.GoneWatch
 	ns   *netnsx.NS
 
@@ -43,12 +44,17 @@ func New(log *slog.Logger) (*Links, error) {
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
-	gone, err := nl.WatchGone()
+	conn, err := rtnl.Dial()
 	if err != nil {
 		nl.Close()
 		return nil, errors.Join(err, ns.Close())
 	}
-	l := &Links{log: log, nl: nl, gone: gone, ns: ns, jobs: make(chan job), stop: make(chan struct{}), done: make(chan error, 1)}
+	gone, err := nl.WatchGone()
+	if err != nil {
+		nl.Close()
+		return nil, errors.Join(err, conn.Close(), ns.Close())
+	}
+	l := &Links{log: log, nl: nl, conn: conn, gone: gone, ns: ns, jobs: make(chan job), stop: make(chan struct{}), done: make(chan error, 1)}
 	go func() { l.done <- ns.Do(l.work) }()
 	return l, nil
 }
@@ -59,7 +65,7 @@ func (l *Links) Close() error {
 	err := <-l.done
 	l.gone.Close()
 	l.nl.Close()
-	return errors.Join(err, l.ns.Close())
+	return errors.Join(err, l.conn.Close(), l.ns.Close())
 }
 
 // work runs jobs inside of the namespace. One thread stays there for them: a
@@ -75,9 +81,9 @@ func (l *Links) work() error {
 	}
 }
 
-// inside runs f in the namespace. Without a link socket of its own, what f
-// does there is what the thread's namespace decides: taps and sysctls.
-func (l *Links) inside(ctx context.Context, f func() error) error {
+// Inside runs f in the namespace. Without a link socket of its own, what f
+// does there is what the thread's namespace decides: taps, sysctls and sockets.
+func (l *Links) Inside(ctx context.Context, f func() error) error {
 	j := job{do: f, done: make(chan error, 1)}
 	select {
 	case l.jobs <- j:

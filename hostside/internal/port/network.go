@@ -26,7 +26,7 @@ func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
 		if err := l.checkExternal(n); err != nil || !n.Masquerade {
 			return err
 		}
-		return l.inside(ctx, func() error { return l.forward(n) })
+		return l.Inside(ctx, func() error { return l.forward(n.Gateways) })
 	}
 	b, err := l.bridge(n)
 	if err != nil {
@@ -37,7 +37,7 @@ func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
 			return fmt.Errorf("set network %s: %w", n.Name, err)
 		}
 	}
-	err = l.inside(ctx, func() error { return errors.Join(l.forward(n), quiet(n)) })
+	err = l.Inside(ctx, func() error { return errors.Join(l.forward(n.Gateways), quiet(n)) })
 	if err == nil {
 		err = l.nl.SetHostAddrs(b, gateways(n))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,12 +38,12 @@ func set(name, value string) error {
 	return nil
 }
 
-// forward makes the host forward the families of n. It stays on when the
-// network goes: others may have come to rely on it.
-func (l *Links) forward(n vnic.Network) error {
+// forward makes the host forward the families of addresses. It stays on when
+// they go: others may have come to rely on it.
+func (l *Links) forward(addresses []netip.Addr) error {
 	var errs error
-	for _, s := range n.Subnets {
-		if s.Addr().Is4() {
+	for _, a := range addresses {
+		if a.Is4() {
 			errs = errors.Join(errs, set("ipv4/ip_forward", "1"))
 		} else {
 			errs = errors.Join(errs, l.forward6())
@@ -96,7 +97,7 @@ func quiet(n vnic.Network) error {
 // the remedy.
 func (l *Links) Warnings(ctx context.Context) ([]string, error) {
 	var found []string
-	err := l.inside(ctx, func() error {
+	err := l.Inside(ctx, func() error {
 		for _, call := range []string{"iptables", "ip6tables", "arptables"} {
 			name := "bridge/bridge-nf-call-" + call
 			have, err := get(name)
@@ -105,7 +106,7 @@ func (l *Links) Warnings(ctx context.Context) ([]string, error) {
 			}
 			if have == "1" {
 				found = append(found, fmt.Sprintf("sysctl net.bridge.bridge-nf-call-%s is 1: frames between pods of one bridge pass the host's own IP filters, "+
-					"and a forward chain that drops by policy drops them; set it to 0, or accept what is forwarded from and to brfuse's bridges", call))
+					"and a forward chain that drops by policy drops them, and pods don't reach their own published ports; set it to 0, or accept what is forwarded from and to brfuse's bridges", call))
 			}
 		}
 		return nil

@@ -32,7 +32,7 @@ func (l *Links) OpenTap(ctx context.Context, p vnic.Plug) (_ Tap, err error) {
 			err = errors.Join(err, t.Close())
 		}
 	}()
-	err = l.inside(ctx, func() error {
+	err = l.Inside(ctx, func() error {
 		files, err := rtnl.OpenTap(t.Name, p.Queues)
 		if err != nil {
 			return err
