@@ -4,7 +4,9 @@
 //
 // The agent knows vNICs by their permanent MAC, never by name. It follows the
 // links of the VM's first namespace by events, so it polls nothing and sees a
-// vNIC come back whose pod died. It remembers nothing across restarts: whoever
+// vNIC come back whose pod died. A vNIC for an engine that moves it by itself is
+// handed over: it is left in the first namespace, and seen when it comes back
+// there. The agent remembers nothing across restarts: whoever
 // gives the orders repeats them, and each of them may be repeated.
 package guestside
 
@@ -17,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/brfuse/brfuse/guestside/internal/standin"
 	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/internal/netnsx"
 	"github.com/brfuse/brfuse/internal/rtnl"
@@ -31,6 +34,11 @@ type Config struct {
 	// the first namespace, where it is down and named by [vnic.ID.LinkName] by
 	// then. It is called from a goroutine of the agent, without locks. Optional.
 	OnReturned func(id vnic.ID, mac vnic.MAC)
+	// OnHandedBack is called when a vNIC that was handed over, and had left the
+	// first namespace, came back to it: its engine is done with it, or died. It is
+	// down and named by [vnic.ID.LinkName] by then, whatever the engine left. It is
+	// called from a goroutine of the agent, without locks. Optional.
+	OnHandedBack func(id vnic.ID, mac vnic.MAC)
 	// SearchAfter is how long a vNIC is awaited in the first namespace before it
 	// is looked for, once, in all others. Default: 500 ms.
 	SearchAfter time.Duration
@@ -47,6 +55,7 @@ type Config struct {
 type Agent struct {
 	log         *slog.Logger
 	onReturned  func(vnic.ID, vnic.MAC)
+	onBack      func(vnic.ID, vnic.MAC)
 	searchAfter time.Duration
 	carrierWait time.Duration
 	returnWait  time.Duration
@@ -66,20 +75,27 @@ type Agent struct {
 }
 
 // New returns an agent whose first namespace is that of the calling thread. It
-// follows that namespace's links from before New returns.
-func New(c Config) (*Agent, error) {
+// follows that namespace's links from before New returns. Only tests have
+// stand-ins for vNICs, of one kind.
+func New(c Config, standIns ...standin.Kind) (*Agent, error) {
 	a := &Agent{
-		log: c.Log, onReturned: c.OnReturned,
+		log: c.Log, onReturned: c.OnReturned, onBack: c.OnHandedBack,
 		searchAfter: or(c.SearchAfter, 500*time.Millisecond),
 		carrierWait: or(c.CarrierWait, 2*time.Second),
 		returnWait:  or(c.ReturnWait, 2*time.Second),
 		links:       newLinks(), records: newRecords(),
+	}
+	for _, kind := range standIns {
+		a.standIn = string(kind)
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	if a.onReturned == nil {
 		a.onReturned = func(vnic.ID, vnic.MAC) {}
+	}
+	if a.onBack == nil {
+		a.onBack = func(vnic.ID, vnic.MAC) {}
 	}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start guest agent: %w", err), a.closeAll())
@@ -159,6 +175,7 @@ func (a *Agent) follow(monitor *rtnl.Monitor) {
 		}
 		a.links.apply(u)
 		a.noticeReturned(u)
+		a.noticeHandedOver(u)
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 // place is where a vNIC is. It is closed when no longer needed.
 type place struct {
 	ns    *netnsx.NS
-	owned bool // ns is open for this place only
+	owned bool   // ns is open for this place only
+	ref   string // what ns was opened by, if owned
 	link  rtnl.Link
 }
 
@@ -88,7 +89,9 @@ func (a *Agent) lookAt(ref string, mac vnic.MAC) (place, bool, error) {
 	if err != nil {
 		return place{}, false, err
 	}
-	return a.lookInto(ns, mac)
+	p, ok, err := a.lookInto(ns, mac)
+	p.ref = ref
+	return p, ok, err
 }
 
 // lookInto looks for a vNIC in ns, and closes ns when it isn't there.

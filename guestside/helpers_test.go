@@ -37,23 +37,36 @@ type lab struct {
 	home     *netnsx.NS
 	host     *netnsx.NS
 	returned chan vnic.ID
+	back     chan vnic.ID // handed back
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	needRoot(t)
-	l := &lab{t: t, home: newNS(t), host: newNS(t), returned: make(chan vnic.ID, 10)}
-	require.NoError(t, l.home.Do(func() (err error) {
-		l.Agent, err = New(Config{
-			OnReturned: func(id vnic.ID, _ vnic.MAC) { l.returned <- id },
-			// Short, since some tests run into them.
-			SearchAfter: 50 * time.Millisecond, CarrierWait: 50 * time.Millisecond, ReturnWait: 50 * time.Millisecond,
-		})
-		return err
-	}))
-	l.standIn = "veth"
+	l := &lab{t: t, home: newNS(t), host: newNS(t), returned: make(chan vnic.ID, 10), back: make(chan vnic.ID, 10)}
+	l.start()
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
 	return l
+}
+
+func (l *lab) start() {
+	l.t.Helper()
+	require.NoError(l.t, l.home.Do(func() (err error) {
+		l.Agent, err = New(Config{
+			OnReturned:   func(id vnic.ID, _ vnic.MAC) { l.returned <- id },
+			OnHandedBack: func(id vnic.ID, _ vnic.MAC) { l.back <- id },
+			// Short, since some tests run into them.
+			SearchAfter: 50 * time.Millisecond, CarrierWait: 50 * time.Millisecond, ReturnWait: 50 * time.Millisecond,
+		}, "veth")
+		return err
+	}))
+}
+
+// restart ends the agent and starts another.
+func (l *lab) restart() {
+	l.t.Helper()
+	require.NoError(l.t, l.Close())
+	l.start()
 }
 
 func newNS(t *testing.T) *netnsx.NS {

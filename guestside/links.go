@@ -47,6 +47,18 @@ func (ls *links) find(mac vnic.MAC) (rtnl.Link, bool) {
 	return ls.findLocked(mac)
 }
 
+// named returns the link of that name, and whether there is one.
+func (ls *links) named(name string) (rtnl.Link, bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.byIndex {
+		if l.Name == name {
+			return l, true
+		}
+	}
+	return rtnl.Link{}, false
+}
+
 // await returns the device if it is there, else a channel that is closed when
 // it appears. There is one waiter a MAC at a time; the caller forgets the
 // channel by unawait.

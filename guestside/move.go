@@ -27,13 +27,17 @@ type MoveTimes struct {
 
 // Prepare checks that a pod can take a vNIC: its namespace exists
 // ([vnic.ErrUnknownPod]) and the interface name is free ([vnic.ErrNameTaken]) or
-// that vNIC's already.
+// that vNIC's already. For a handover it is the name in the first namespace that
+// has to be free.
 func (a *Agent) Prepare(ctx context.Context, m vnic.Move) (err error) {
 	release, err := a.begin(ctx, m)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if m.Handover {
+		return a.prepareHandover(m)
+	}
 	pod, err := a.openPod(m.Netns)
 	if err != nil {
 		return err
@@ -81,6 +85,11 @@ func nameFree(all []rtnl.Link, m vnic.Move) error {
 // and moves it into the pod under its new name and with its MTU, down. When it
 // fails, the vNIC is where it was before. It returns at once when the vNIC is
 // in the pod already.
+//
+// A vNIC that is to be handed over ([vnic.Move.Handover]) is left in the first
+// namespace instead, down, without addresses, with its MTU and named by
+// [vnic.ID.LinkName]; it is put right there when it is otherwise. When its engine
+// has it already, in whatever namespace, it is left alone, which is a success.
 func (a *Agent) Move(ctx context.Context, m vnic.Move) (vnic.NIC, MoveTimes, error) {
 	return a.move(ctx, m, nil)
 }
@@ -98,6 +107,9 @@ func (a *Agent) move(ctx context.Context, m vnic.Move, then func(*rtnl.Conn) (vn
 		return nic, times, err
 	}
 	defer release()
+	if m.Handover {
+		return a.handOver(ctx, m)
+	}
 	start := time.Now()
 	for {
 		at, err := a.find(ctx, m)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/brfuse/brfuse/internal/failpoint"
@@ -216,7 +218,7 @@ func (o *Orchestrator) take(tx store.Tx, r *record, n vnic.Network) error {
 		}
 	}
 	var leases []ipam.Lease
-	if leases, err = o.pool.Take(tx, n, r.owner(), r.Request.Addresses); err != nil {
+	if leases, err = o.pool.Take(tx, families(n, r.Request), r.owner(), r.Request.Addresses); err != nil {
 		return err
 	}
 	for _, l := range leases {
@@ -224,4 +226,20 @@ func (o *Orchestrator) take(tx store.Tx, r *record, n vnic.Network) error {
 		r.Gateways = append(r.Gateways, l.Gateway)
 	}
 	return nil
+}
+
+// families returns the network with the subnets only that a request wants
+// addresses of.
+func families(n vnic.Network, req vnic.Request) vnic.Network {
+	if !req.Exact {
+		return n
+	}
+	all := n
+	n.Subnets, n.Gateways = nil, nil
+	for i, s := range all.Subnets {
+		if slices.ContainsFunc(req.Addresses, func(a netip.Addr) bool { return a.Is4() == s.Addr().Is4() }) {
+			n.Subnets, n.Gateways = append(n.Subnets, s), append(n.Gateways, all.Gateways[i])
+		}
+	}
+	return n
 }

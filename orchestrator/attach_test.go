@@ -362,3 +362,28 @@ func TestUndoFails(t *testing.T) {
 		assert.Equal(r.t, "vm1/web/eth0 ready", r.list())
 	})
 }
+
+// An engine with an IPAM of its own knows of the addresses only that it wants.
+func TestAttachExact(t *testing.T) {
+	inRig(t, func(r *rig) {
+		req := request("web", "eth0")
+		req.Exact, req.Addresses = true, []netip.Addr{netip.MustParseAddr("10.1.0.9")}
+		a, err := r.orch.Attach(r.t.Context(), req)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, []netip.Prefix{netip.MustParsePrefix("10.1.0.9/24")}, a.Leases)
+		assert.Equal(r.t, []netip.Addr{netip.MustParseAddr("10.1.0.1")}, a.Gateways)
+
+		req.Addresses = []netip.Addr{netip.MustParseAddr("fd00:1::9")}
+		_, err = r.orch.Attach(r.t.Context(), req)
+		require.ErrorIs(r.t, err, vnic.ErrConflict)
+		req.Exact, req.Addresses = false, nil
+		_, err = r.orch.Attach(r.t.Context(), req)
+		require.ErrorContains(r.t, err, "choice of addresses (the wanted ones alone, not one a subnet)")
+		req.Exact, req.Key = true, vnic.Key{VM: "vm1", Pod: "db", Interface: "eth0"}
+		_, err = r.orch.Attach(r.t.Context(), req)
+		require.ErrorIs(r.t, err, vnic.ErrInvalid, "no address at all")
+		req.Addresses = []netip.Addr{netip.MustParseAddr("10.2.0.9")}
+		_, err = r.orch.Attach(r.t.Context(), req)
+		require.ErrorIs(r.t, err, vnic.ErrAddressOutside)
+	})
+}

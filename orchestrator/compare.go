@@ -38,6 +38,7 @@ func differences(a vnic.Attachment, req vnic.Request) []string {
 	diff("network", old.Network == req.Network, old.Network, req.Network)
 	diff("netns", old.Netns == req.Netns || req.Netns == req.Pod, old.Netns, req.Netns)
 	diff("address", !slices.ContainsFunc(req.Addresses, other), list(leased), list(req.Addresses))
+	diff("choice of addresses", old.Exact == req.Exact, exact(old.Exact), exact(req.Exact))
 	diff("mac", req.MAC.IsZero() || a.MAC == req.MAC, a.MAC, req.MAC)
 	diff("number of queues", old.Queues == req.Queues, old.Queues, req.Queues)
 	diff("mtu", req.MTU == 0 || a.MTU == req.MTU, a.MTU, req.MTU)
@@ -98,4 +99,11 @@ func onOff(on bool) string {
 		return "on"
 	}
 	return "off"
+}
+
+func exact(on bool) string {
+	if on {
+		return "the wanted ones alone"
+	}
+	return "one a subnet"
 }

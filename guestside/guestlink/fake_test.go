@@ -132,6 +132,15 @@ func (f *fakeAgent) NICs(ctx context.Context) ([]vnic.NIC, error) {
 	return nics, nil
 }
 
+func (f *fakeAgent) Check(_ context.Context, m vnic.Move) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.nics[m.MAC]; !n.Up {
+		return fmt.Errorf("vnic %s: it is down: %w", m.MAC, vnic.ErrDiffers)
+	}
+	return nil
+}
+
 // guest runs agents on the channel of a VM.
 type guest struct {
 	socket string

@@ -30,9 +30,9 @@ type link struct {
 
 	ctx    context.Context // the link's life
 	cancel context.CancelCauseFunc
-	done   chan struct{}  // closed when run has ended
-	kick   chan struct{}  // holds one token when someone is in a hurry
-	orders sync.WaitGroup // of the agent, under way
+	done   chan struct{} // closed when run has ended
+	kick   chan struct{} // holds one token when someone is in a hurry
+	turns  *turns        // of the agent's orders
 
 	mu      sync.Mutex // guards what is below
 	session *wire.Session
@@ -43,7 +43,7 @@ type link struct {
 func startLink(ctx context.Context, cfg Config, vm string, ch wire.Channel) *link {
 	k := &link{
 		cfg: cfg, vm: vm, channel: ch, log: cfg.Log.With("vm", vm),
-		done: make(chan struct{}), kick: make(chan struct{}, 1), changed: make(chan struct{}),
+		turns: newTurns(), done: make(chan struct{}), kick: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	ctx, k.cancel = context.WithCancelCause(ctx)
 	k.ctx = ctx
@@ -54,7 +54,7 @@ func startLink(ctx context.Context, cfg Config, vm string, ch wire.Channel) *lin
 func (k *link) close() {
 	k.cancel(errRemoved)
 	<-k.done
-	k.orders.Wait()
+	k.turns.wait()
 }
 
 func (k *link) drop() {
@@ -133,7 +133,7 @@ func (k *link) dial(ctx context.Context) (*wire.Session, *host, error) {
 		return nil, nil, err
 	}
 	h := newHost(k.vm, k.cfg.OnEvent)
-	h.orders, h.running = k.cfg.Orders, &k.orders
+	h.orders, h.turns = k.cfg.Orders, k.turns
 	s, err := wire.Host(ctx, conn, wire.Config{
 		Log: k.log, Interval: k.cfg.Heartbeat, Timeout: k.cfg.Silence, MaxServed: maxReports + maxOrders,
 		Register: func(srv *ttrpc.Server) { agentv1.RegisterHostService(srv, h) },

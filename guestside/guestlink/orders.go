@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/vnic"
@@ -45,15 +47,12 @@ type Orders interface {
 }
 
 const (
-	// maxOrders is how many orders of one agent are carried out at the same time;
-	// more wait for their turn. It is beside maxReports, so that orders never hold
-	// up reports.
-	maxOrders = 64
 	// orderLimit bounds an order, whatever the agent's deadline.
 	orderLimit = 2 * time.Minute
-	// attachmentsPart is how many attachments one answer has at most: far less
-	// than what a message takes.
-	attachmentsPart = 32
+	// An answer has as many attachments as fit into partSize bytes, at most
+	// partCount and at least one.
+	partSize  = 128 << 10
+	partCount = 256
 )
 
 // order carries out an order. When the session ends, the answer is given up; the
@@ -62,18 +61,16 @@ func (h *host) order(ctx context.Context, what string, fn func(context.Context) 
 	if h.orders == nil {
 		return rpcerr.Encode(fmt.Errorf("%s: the daemon takes no orders of guests: %w", what, vnic.ErrUnsupported))
 	}
-	select {
-	case h.slots <- struct{}{}:
-	case <-ctx.Done():
-		return rpcerr.Encode(fmt.Errorf("%s: wait for one of %d orders to end: %w", what, maxOrders, ctx.Err()))
+	if err := h.turns.take(ctx); err != nil {
+		return rpcerr.Encode(fmt.Errorf("%s: %w", what, err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	done := make(chan error, 1)
-	h.running.Go(func() {
-		defer func() { <-h.slots }()
+	go func() {
+		defer h.turns.end()
 		defer cancel()
 		done <- fn(ctx)
-	})
+	}()
 	select {
 	case err := <-done:
 		return rpcerr.Encode(err)
@@ -97,11 +94,10 @@ func (h *host) Networks(ctx context.Context, _ *agentv1.NetworksRequest) (*agent
 
 // Attach implements the call of that name.
 func (h *host) Attach(ctx context.Context, req *agentv1.AttachRequest) (*agentv1.Attachment, error) {
-	r, err := toRequest(req)
+	r, err := toRequest(req, h.vm)
 	if err != nil {
 		return nil, rpcerr.Encode(err)
 	}
-	r.VM = h.vm
 	var resp *agentv1.Attachment
 	err = h.order(ctx, "attach", func(ctx context.Context) error {
 		a, err := h.orders.Attach(ctx, h.vm, r)
@@ -126,26 +122,37 @@ func (h *host) Detach(ctx context.Context, req *agentv1.DetachRequest) (*agentv1
 
 // Attachments implements the call of that name.
 func (h *host) Attachments(ctx context.Context, req *agentv1.AttachmentsRequest) (*agentv1.AttachmentsResponse, error) {
+	if m := req.GetManager(); m != "" && vnic.CheckNetworkName(m) != nil || len(req.GetAfter()) > maxText {
+		return nil, rpcerr.Encode(fmt.Errorf("list attachments of manager %.64q: no manager: %w", m, vnic.ErrInvalid))
+	}
 	resp := &agentv1.AttachmentsResponse{}
 	err := h.order(ctx, "list attachments", func(ctx context.Context) error {
 		list, err := h.orders.Attachments(ctx, h.vm, req.GetManager())
 		if err != nil {
 			return err
 		}
-		slices.SortFunc(list, func(a, b vnic.Attachment) int { return cmp.Compare(a.ID, b.ID) })
-		for _, a := range list {
-			if string(a.ID) <= req.GetAfter() {
-				continue
-			}
-			if len(resp.GetAttachments()) == attachmentsPart {
-				resp.More = true
-				break
-			}
-			resp.Attachments = append(resp.Attachments, fromAttachment(a))
-		}
+		fillPart(resp, list, req.GetAfter())
 		return nil
 	})
 	return resp, err
+}
+
+// fillPart puts those of a list into an answer that come after an ID.
+func fillPart(resp *agentv1.AttachmentsResponse, list []vnic.Attachment, after string) {
+	slices.SortFunc(list, func(a, b vnic.Attachment) int { return cmp.Compare(a.ID, b.ID) })
+	size := 0
+	for _, a := range list {
+		if string(a.ID) <= after {
+			continue
+		}
+		m := fromAttachment(a)
+		size += proto.Size(m)
+		if n := len(resp.GetAttachments()); n == partCount || n > 0 && size > partSize {
+			resp.More = true
+			return
+		}
+		resp.Attachments = append(resp.Attachments, m)
+	}
 }
 
 // Check implements the call of that name.

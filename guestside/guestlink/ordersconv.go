@@ -1,6 +1,7 @@
 package guestlink
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -29,13 +30,14 @@ func checkNetwork(name string, optional bool) error {
 }
 
 // toRequest reads what a guest asks for, which is no more to be trusted than the
-// guest. The VM is left to the caller.
-func toRequest(m *agentv1.AttachRequest) (r vnic.Request, err error) {
+// guest. All is checked that [vnic.Request.Complete] would, but for the network,
+// which may be left out.
+func toRequest(m *agentv1.AttachRequest, vm string) (r vnic.Request, err error) {
 	r = vnic.Request{
-		Key:     vnic.Key{Pod: m.GetPod(), Interface: m.GetInterface()},
+		Key:     vnic.Key{VM: vm, Pod: m.GetPod(), Interface: m.GetInterface()},
 		Network: m.GetNetwork(), Netns: m.GetNetns(), NoDefaultRoute: m.GetNoDefaultRoute(), Handover: m.GetHandover(),
 		Queues: int(min(m.GetQueues(), math.MaxInt32)), MTU: int(min(m.GetMtu(), math.MaxInt32)),
-		Manager: m.GetManager(), Labels: m.GetLabels(),
+		Manager: m.GetManager(), Labels: m.GetLabels(), Exact: m.GetExact(),
 	}
 	if len(r.Netns) > maxPath || printable(r.Netns) != r.Netns {
 		return r, fmt.Errorf("netns of %d bytes, or unprintable: %w", len(r.Netns), vnic.ErrInvalid)
@@ -58,10 +60,10 @@ func toRequest(m *agentv1.AttachRequest) (r vnic.Request, err error) {
 		return r, err
 	}
 	r.Bandwidth = toBandwidth(m.GetBandwidth())
-	if err := r.Bandwidth.Validate(); err != nil {
-		return r, err
-	}
-	return r, vnic.CheckLabels(r.Labels)
+	whole := r
+	whole.Network = cmp.Or(r.Network, "any")
+	_, err = whole.Complete()
+	return r, err
 }
 
 func toAddr(s string) (netip.Addr, error) {
@@ -158,7 +160,7 @@ func fromAttachment(a vnic.Attachment) *agentv1.Attachment {
 	r := a.Request
 	m := &agentv1.Attachment{
 		Id: string(a.ID), Pod: r.Pod, Interface: r.Interface, Network: r.Network, Netns: r.Netns, Phase: string(a.Phase),
-		Mac: a.MAC.String(), Mtu: toUint32(a.MTU), Addresses: texts(a.Leases), Gateways: texts(a.Gateways), GuestPci: a.GuestPCI,
+		Mac: macText(a.MAC), Mtu: toUint32(a.MTU), Addresses: texts(a.Leases), Gateways: texts(a.Gateways), GuestPci: a.GuestPCI,
 		Manager: r.Manager, Labels: r.Labels, Handover: r.Handover, NoDefaultRoute: r.NoDefaultRoute, Routes: fromRoutes(r.Routes),
 		Bandwidth: &agentv1.Bandwidth{
 			Ingress: &agentv1.Rate{Bits: r.Bandwidth.Ingress.Bits, Burst: r.Bandwidth.Ingress.Burst},
@@ -173,6 +175,14 @@ func fromAttachment(a vnic.Attachment) *agentv1.Attachment {
 		m.Ports = append(m.Ports, port)
 	}
 	return m
+}
+
+// macText returns the zero MAC, which is none, as nothing.
+func macText(m vnic.MAC) string {
+	if m.IsZero() {
+		return ""
+	}
+	return m.String()
 }
 
 func fromRoutes(list []vnic.Route) []*agentv1.Route {

@@ -25,10 +25,9 @@ const (
 type host struct {
 	vm      string
 	onEvent func(vnic.Event)
-	orders  Orders          // nil: none are taken
-	slots   chan struct{}   // one token an order under way
-	running *sync.WaitGroup // of orders, which may outlive the session
-	ended   chan struct{}   // closed by shut
+	orders  Orders        // nil: none are taken
+	turns   *turns        // of the VM's orders, which may outlive the session
+	ended   chan struct{} // closed by shut
 
 	mu     sync.Mutex    // held while an event is told, guards what is below
 	up     chan struct{} // closed when the session was announced
@@ -39,7 +38,7 @@ type host struct {
 
 func newHost(vm string, onEvent func(vnic.Event)) *host {
 	return &host{
-		vm: vm, onEvent: onEvent, slots: make(chan struct{}, maxOrders), running: new(sync.WaitGroup), ended: make(chan struct{}),
+		vm: vm, onEvent: onEvent, turns: newTurns(), ended: make(chan struct{}),
 		up: make(chan struct{}), tokens: reportBurst, filled: time.Now(),
 	}
 }

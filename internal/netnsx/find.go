@@ -8,13 +8,19 @@ import (
 	"strings"
 )
 
+// dockerDir is where Docker mounts its namespaces, those without a process among
+// them.
+const dockerDir = "/run/docker/netns"
+
 // All yields the paths of the network namespaces that can be reached from
 // here, those with a name first: one path each, as far as it can be told
 // without opening them. It costs a system call per process; it is for when
 // something is lost.
 func All() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		named, _ := filepath.Glob(filepath.Join(Dir, "*")) // the pattern is well-formed
+		named, _ := filepath.Glob(filepath.Join(Dir, "*")) // the patterns are well-formed
+		docker, _ := filepath.Glob(filepath.Join(dockerDir, "*"))
+		named = append(named, docker...)
 		seen := map[string]bool{}
 		for _, path := range named {
 			ns, err := open(path)

@@ -14,16 +14,12 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
 const (
 	// maxPayload leaves room for ttrpc's envelope within maxMessage.
 	maxPayload = maxMessage - 4096
-	// maxFields bounds the fields of an answer: an empty submessage takes two
-	// bytes on the wire and a hundred times that in memory.
-	maxFields = 4096
 )
 
 // errBusy is returned when the peer leaves too many calls without an answer.
@@ -145,21 +141,6 @@ func peerTimeout(nanos int64) int64 {
 		return nanos
 	}
 	return max(1, nanos-min(nanos/10, int64(500*time.Millisecond)))
-}
-
-// checkFields bounds the number of top-level fields of a message.
-func checkFields(b []byte) error {
-	for n := 0; len(b) > 0; n++ {
-		_, _, size := protowire.ConsumeField(b)
-		if size < 0 {
-			return fmt.Errorf("answer is no message: %w", protowire.ParseError(size))
-		}
-		if n == maxFields {
-			return fmt.Errorf("answer has more than %d fields: %w", maxFields, errProtocol)
-		}
-		b = b[size:]
-	}
-	return nil
 }
 
 // quiet returns ctx with a logger for ttrpc that drops all: what ttrpc has to

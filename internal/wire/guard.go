@@ -33,8 +33,7 @@ type guard struct {
 	closed func()          // called once by Close
 
 	out   rpcScan
-	left  uint32 // bytes of the incoming body still to come
-	ahead []byte // bytes of the incoming header that are not yet handed up
+	ahead []byte // bytes of the incoming message that are not yet handed up
 
 	mu   sync.Mutex // guards what is below
 	open map[uint32]struct{}
@@ -50,16 +49,11 @@ func newGuard(ctx context.Context, conn net.Conn, server bool, limit int, fail f
 	}
 }
 
-// Read hands up one header or a part of one body. With too many calls under
-// way it waits, so that the peer is slowed down by the stream's window.
+// Read hands up one message, once it is whole and checked. With too many calls
+// under way it waits, so that the peer is slowed down by the stream's window.
 func (g *guard) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
-	}
-	if g.left > 0 && len(g.ahead) == 0 {
-		n, err := g.Conn.Read(p[:min(len(p), int(g.left))])
-		g.left -= uint32(n) // n is at most g.left
-		return n, err
 	}
 	if len(g.ahead) == 0 {
 		head := make([]byte, rpcHeaderSize)
@@ -70,7 +64,15 @@ func (g *guard) Read(p []byte) (int, error) {
 			g.fail(err)
 			return 0, io.EOF
 		}
-		g.ahead, g.left = head, be32(head)
+		msg := append(make([]byte, 0, rpcHeaderSize+int(be32(head))), head...)[:rpcHeaderSize+int(be32(head))]
+		if _, err := io.ReadFull(g.Conn, msg[rpcHeaderSize:]); err != nil {
+			return 0, io.EOF
+		}
+		if err := checkEnvelope(msg[rpcHeaderSize:], g.server); err != nil {
+			g.fail(err)
+			return 0, io.EOF
+		}
+		g.ahead = msg
 	}
 	n := copy(p, g.ahead)
 	g.ahead = g.ahead[n:]

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
@@ -28,6 +29,12 @@ func muxFrame(typ byte, flags uint16, id, length uint32) []byte {
 func rpcFrame(length, id uint32, typ, flags byte) []byte {
 	b := binary.BigEndian.AppendUint32(nil, length)
 	return append(binary.BigEndian.AppendUint32(b, id), typ, flags)
+}
+
+// withBody returns a call with that body, in a frame of the mux.
+func withBody(b []byte) []byte {
+	size := uint32(len(b))
+	return append(muxFrame(muxData, 0, streamToHost, rpcHeaderSize+size), append(rpcFrame(size, 1, rpcRequest, 0), b...)...)
 }
 
 // rawGuest shakes hands honestly and returns the connection behind it.
@@ -75,6 +82,9 @@ func TestHostileMux(t *testing.T) {
 		{"stream message", append(muxFrame(muxData, 0, streamToHost, 10), rpcFrame(0, 1, 3, 0)...), "message of type 3 with number 1 is no call: protocol violation"},
 		{"even number", append(muxFrame(muxData, 0, streamToHost, 10), rpcFrame(0, 2, rpcRequest, 0)...), "message of type 1 with number 2 is no call: protocol violation"},
 		{"flags", append(muxFrame(muxData, 0, streamToHost, 10), rpcFrame(0, 1, rpcRequest, 1)...), "message with flags 0x1: protocol violation"},
+		{"no message", append(muxFrame(muxData, 0, streamToHost, 11), append(rpcFrame(1, 1, rpcRequest, 0), 0x0a)...), "message can't be read: unexpected EOF: protocol violation"},
+		{"metadata", withBody(bytes.Repeat([]byte{0x2a, 0}, maxEnvelope+1)), "message has more than 64 fields: protocol violation"},
+		{"payload", withBody(append([]byte{0x1a, 0x82, 0x40}, bytes.Repeat([]byte{0x0a, 0}, maxFields+1)...)), "message has more than 4096 fields: protocol violation"},
 		{"number again", append(muxFrame(muxData, 0, streamToHost, 20), append(rpcFrame(0, 3, rpcRequest, 0), rpcFrame(0, 3, rpcRequest, 0)...)...), "call 3 after call 3: protocol violation"},
 		{"end", nil, "closed by the other side"},
 	} {
@@ -210,7 +220,7 @@ func TestHostileAnswer(t *testing.T) {
 	require.NoError(t, err)
 	many++
 	_, err = client.List(ctx, &agentv1.ListRequest{})
-	require.EqualError(t, err, "answer has more than 4096 fields: protocol violation")
+	require.EqualError(t, err, "message has more than 4096 fields: protocol violation")
 }
 
 func TestLongMessagesStayHome(t *testing.T) {
@@ -324,6 +334,7 @@ func FuzzMux(f *testing.F) {
 // FuzzGuard feeds the guard of a server or of a client with two calls under way.
 func FuzzGuard(f *testing.F) {
 	f.Add(append(rpcFrame(3, 1, rpcRequest, 0), "abc"...), uint8(1), true)
+	f.Add(append(rpcFrame(4, 1, rpcRequest, 0), 0x1a, 2, 0x0a, 0), uint8(1), true)
 	f.Add(append(rpcFrame(0, 1, rpcResponse, 0), rpcFrame(2, 3, rpcResponse, 0)...), uint8(9), false)
 	f.Add(rpcFrame(1<<31, 1, rpcRequest, 0), uint8(9), true)
 	f.Fuzz(func(t *testing.T, in []byte, step uint8, server bool) {
@@ -344,7 +355,8 @@ func FuzzGuard(f *testing.F) {
 			rest = rest[min(len(rest), rpcHeaderSize+int(n)):]
 		}
 		if failed == nil && !server {
-			assert.Equal(t, len(in) >= rpcHeaderSize, len(out) > 0)
+			whole := len(in) >= rpcHeaderSize && len(in)-rpcHeaderSize >= int(be32(in))
+			assert.Equal(t, whole, len(out) > 0)
 		}
 	})
 }

@@ -1331,8 +1331,10 @@ type AttachRequest struct {
 	Ports          []*PortMapping `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`
 	Bandwidth      *Bandwidth     `protobuf:"bytes,13,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
 	// Required: "cni" or "docker".
-	Manager       string            `protobuf:"bytes,14,opt,name=manager,proto3" json:"manager,omitempty"`
-	Labels        map[string]string `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Manager string            `protobuf:"bytes,14,opt,name=manager,proto3" json:"manager,omitempty"`
+	Labels  map[string]string `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Lease the wanted addresses and no others.
+	Exact         bool `protobuf:"varint,16,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1470,6 +1472,13 @@ func (x *AttachRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *AttachRequest) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
 }
 
 type PortMapping struct {
@@ -2716,7 +2725,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\asubnets\x18\x02 \x03(\tR\asubnets\x12\x1a\n" +
 	"\bgateways\x18\x03 \x03(\tR\bgateways\x12\x10\n" +
-	"\x03mtu\x18\x04 \x01(\rR\x03mtu\"\xc6\x04\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\"\xdc\x04\n" +
 	"\rAttachRequest\x12\x10\n" +
 	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x18\n" +
@@ -2733,7 +2742,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05ports\x18\f \x03(\v2\x1c.brfuse.agent.v1.PortMappingR\x05ports\x128\n" +
 	"\tbandwidth\x18\r \x01(\v2\x1a.brfuse.agent.v1.BandwidthR\tbandwidth\x12\x18\n" +
 	"\amanager\x18\x0e \x01(\tR\amanager\x12B\n" +
-	"\x06labels\x18\x0f \x03(\v2*.brfuse.agent.v1.AttachRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x0f \x03(\v2*.brfuse.agent.v1.AttachRequest.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05exact\x18\x10 \x01(\bR\x05exact\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +

@@ -1,0 +1,166 @@
+package hostclient
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+
+	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// errAnswer is returned when an answer of the daemon makes no sense. The daemon
+// owns the VM and is trusted; what it says is checked for its form.
+var errAnswer = errors.New("malformed answer of brfused")
+
+// maxAttachments is far more than a VM can have.
+const maxAttachments = 1 << 14
+
+// fromRequest returns a request as it is sent. What the daemon would refuse for its
+// form is refused here: a request that is too large would end the session.
+func fromRequest(r vnic.Request) (*agentv1.AttachRequest, error) {
+	whole := r
+	whole.VM, whole.Network = cmp.Or(r.VM, "this"), cmp.Or(r.Network, "any")
+	if _, err := whole.Complete(); err != nil {
+		return nil, fmt.Errorf("attach %s/%s: %w", r.Pod, r.Interface, err)
+	}
+	m := &agentv1.AttachRequest{
+		Pod: r.Pod, Interface: r.Interface, Network: r.Network, Netns: r.Netns, Queues: uint32(r.Queues), Mtu: uint32(r.MTU),
+		NoDefaultRoute: r.NoDefaultRoute, Handover: r.Handover, Manager: r.Manager, Labels: r.Labels, Exact: r.Exact,
+		Routes: fromRoutes(r.Routes), Ports: fromPorts(r.Ports), Bandwidth: fromBandwidth(r.Bandwidth),
+	}
+	if !r.MAC.IsZero() {
+		m.Mac = r.MAC.String()
+	}
+	for _, a := range r.Addresses {
+		m.Addresses = append(m.Addresses, a.String())
+	}
+	return m, nil
+}
+
+func fromRoutes(routes []vnic.Route) []*agentv1.Route {
+	var list []*agentv1.Route
+	for _, r := range routes {
+		m := &agentv1.Route{Destination: r.Destination.String()}
+		if r.Gateway.IsValid() {
+			m.Gateway = r.Gateway.String()
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func fromPorts(ports []vnic.PortMapping) []*agentv1.PortMapping {
+	var list []*agentv1.PortMapping
+	for _, p := range ports {
+		m := &agentv1.PortMapping{HostPort: uint32(p.HostPort), Port: uint32(p.Port), Protocol: p.Protocol}
+		if p.HostIP.IsValid() {
+			m.HostIp = p.HostIP.String()
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func fromBandwidth(b vnic.Bandwidth) *agentv1.Bandwidth {
+	if b == (vnic.Bandwidth{}) {
+		return nil
+	}
+	rate := func(r vnic.Rate) *agentv1.Rate { return &agentv1.Rate{Bits: r.Bits, Burst: r.Burst} }
+	return &agentv1.Bandwidth{Ingress: rate(b.Ingress), Egress: rate(b.Egress)}
+}
+
+// appendPart adds a part of the attachments, which come in the order of their IDs.
+func appendPart(list []vnic.Attachment, part *agentv1.AttachmentsResponse) ([]vnic.Attachment, error) {
+	if part.GetMore() && len(part.GetAttachments()) == 0 || len(list)+len(part.GetAttachments()) > maxAttachments {
+		return nil, fmt.Errorf("%w: parts of the attachments don't end", errAnswer)
+	}
+	for _, m := range part.GetAttachments() {
+		a, err := toAttachment(m)
+		if err != nil {
+			return nil, err
+		}
+		if n := len(list); n > 0 && a.ID <= list[n-1].ID {
+			return nil, fmt.Errorf("%w: attachment %s after %s", errAnswer, a.ID, list[n-1].ID)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// toAttachment reads what the daemon tells of an attachment.
+func toAttachment(m *agentv1.Attachment) (vnic.Attachment, error) {
+	a := vnic.Attachment{Phase: vnic.Phase(m.GetPhase()), MTU: int(m.GetMtu()), GuestPCI: m.GetGuestPci()}
+	a.Request = vnic.Request{
+		Key: vnic.Key{Pod: m.GetPod(), Interface: m.GetInterface()}, Network: m.GetNetwork(), Netns: m.GetNetns(),
+		Manager: m.GetManager(), Labels: m.GetLabels(), Handover: m.GetHandover(), NoDefaultRoute: m.GetNoDefaultRoute(),
+	}
+	err := errors.Join(
+		set(&a.ID, m.GetId(), vnic.ParseID),
+		setAll(&a.Leases, m.GetAddresses(), netip.ParsePrefix),
+		setAll(&a.Gateways, m.GetGateways(), netip.ParseAddr),
+		setAll(&a.Request.Routes, m.GetRoutes(), toRoute),
+		setAll(&a.Request.Ports, m.GetPorts(), toPort),
+	)
+	if m.GetMac() != "" { // none is leased before the first phase has passed
+		err = errors.Join(err, set(&a.MAC, m.GetMac(), vnic.ParseMAC))
+	}
+	rate := func(r *agentv1.Rate) vnic.Rate { return vnic.Rate{Bits: r.GetBits(), Burst: r.GetBurst()} }
+	a.Request.Bandwidth = vnic.Bandwidth{Ingress: rate(m.GetBandwidth().GetIngress()), Egress: rate(m.GetBandwidth().GetEgress())}
+	if err != nil {
+		return vnic.Attachment{}, fmt.Errorf("%w: attachment: %s", errAnswer, err.Error())
+	}
+	return a, nil
+}
+
+// set reads one value.
+func set[M, V any](to *V, from M, read func(M) (V, error)) (err error) {
+	*to, err = read(from)
+	return err
+}
+
+// setAll reads a list; an empty one becomes nil.
+func setAll[M, V any](to *[]V, from []M, read func(M) (V, error)) error {
+	for _, m := range from {
+		v, err := read(m)
+		if err != nil {
+			return err
+		}
+		*to = append(*to, v)
+	}
+	return nil
+}
+
+func toRoute(m *agentv1.Route) (r vnic.Route, err error) {
+	if r.Destination, err = netip.ParsePrefix(m.GetDestination()); err != nil || m.GetGateway() == "" {
+		return r, err
+	}
+	r.Gateway, err = netip.ParseAddr(m.GetGateway())
+	return r, err
+}
+
+func toPort(m *agentv1.PortMapping) (p vnic.PortMapping, err error) {
+	if m.GetHostPort() > math.MaxUint16 || m.GetPort() > math.MaxUint16 {
+		return p, fmt.Errorf("port %d or %d is none", m.GetHostPort(), m.GetPort())
+	}
+	p = vnic.PortMapping{HostPort: uint16(m.GetHostPort()), Port: uint16(m.GetPort()), Protocol: m.GetProtocol()}
+	if m.GetHostIp() != "" {
+		p.HostIP, err = netip.ParseAddr(m.GetHostIp())
+	}
+	return p, err
+}
+
+func toNetworks(list []*agentv1.Network) ([]vnic.Network, error) {
+	nets := make([]vnic.Network, 0, len(list))
+	for _, m := range list {
+		n := vnic.Network{Name: m.GetName(), MTU: int(m.GetMtu())}
+		err := errors.Join(setAll(&n.Subnets, m.GetSubnets(), netip.ParsePrefix), setAll(&n.Gateways, m.GetGateways(), netip.ParseAddr))
+		if err != nil {
+			return nil, fmt.Errorf("%w: network %q: %s", errAnswer, n.Name, err.Error())
+		}
+		nets = append(nets, n)
+	}
+	return nets, nil
+}
