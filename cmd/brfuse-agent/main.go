@@ -1,5 +1,6 @@
 // Command brfuse-agent runs in a virtual machine: it moves the vNICs that the
-// hypervisor plugs into the network namespaces of pods, on the word of brfused.
+// hypervisor plugs into the network namespaces of pods, on the word of brfused,
+// and asks brfused for vNICs on the word of the VM's container engines.
 package main
 
 import (
@@ -15,8 +16,13 @@ import (
 
 	"github.com/brfuse/brfuse/guestside"
 	"github.com/brfuse/brfuse/guestside/agentd"
+	"github.com/brfuse/brfuse/guestside/cni/cniapi"
+	"github.com/brfuse/brfuse/guestside/cnid"
+	"github.com/brfuse/brfuse/guestside/docker"
+	"github.com/brfuse/brfuse/guestside/hostclient"
 	"github.com/brfuse/brfuse/internal/buildinfo"
 	"github.com/brfuse/brfuse/internal/logging"
+	"github.com/brfuse/brfuse/vnic"
 )
 
 func main() {
@@ -47,8 +53,14 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("brfuse-agent", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // what is wrong is said once, by run
 	channel := flags.String("channel", agentd.DefaultChannel, "virtio-serial port's name, vsock:PORT, or unix:PATH")
+	var engines doors
+	flags.StringVar(&engines.cniSocket, "cni-socket", cniapi.DefaultSocket, "where brfuse-cni finds the agent; empty: no CNI")
+	flags.StringVar(&engines.dockerPlugin, "docker-plugin", docker.DefaultSocket, "where dockerd finds the driver brfuse; empty: no Docker")
+	flags.StringVar(&engines.state, "state", "/var/lib/brfuse", "folder of what the Docker driver has to remember")
+	flags.StringVar(&engines.network, "network", "", "network of containers whose configuration names none (default: the only one that this VM may ask for)")
 	format := flags.String("log-format", "text", "text or json")
 	version := flags.Bool("version", false, "print the version and exit")
+	installing := installFlags(flags)
 	var level slog.Level
 	flags.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	err := flags.Parse(args)
@@ -61,13 +73,42 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%w; %w", err, errUsage)
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q; %w", flags.Arg(0), errUsage)
+	case engines.network != "" && vnic.CheckNetworkName(engines.network) != nil:
+		return fmt.Errorf("%w; %w", vnic.CheckNetworkName(engines.network), errUsage)
 	case *version:
 		fmt.Fprintln(stdout, "brfuse-agent version", buildinfo.Version())
 		return nil
+	case installing.Dir != "":
+		return runInstall(*installing)
+	case installing.Conflist != "":
+		return fmt.Errorf("-install-conflist is only for -install; %w", errUsage)
 	}
 	log, err := logging.New(stderr, *format, level)
 	if err != nil {
 		return fmt.Errorf("%w; %w", err, errUsage)
 	}
-	return agentd.Serve(ctx, *channel, guestside.Config{Log: log}, buildinfo.Version())
+	return agentd.Serve(ctx, agentd.Setup{Channel: *channel, Doors: engines.list(log), Version: buildinfo.Version(), Log: log})
+}
+
+// doors says where container engines ask for vNICs.
+type doors struct {
+	cniSocket, dockerPlugin, state, network string
+}
+
+func (d doors) list(log *slog.Logger) (list []agentd.Door) {
+	if d.cniSocket != "" {
+		list = append(list, agentd.Door{Name: "cni", Open: func(h *hostclient.Client, a *guestside.Agent) (agentd.FrontDoor, error) {
+			return cnid.New(cnid.Config{Socket: d.cniSocket, Host: h, Agent: a, Network: d.network, Log: log}), nil
+		}})
+	}
+	if d.dockerPlugin != "" {
+		list = append(list, agentd.Door{Name: "docker", Open: func(h *hostclient.Client, a *guestside.Agent) (agentd.FrontDoor, error) {
+			driver, err := docker.New(docker.Config{Socket: d.dockerPlugin, Host: h, Agent: a, StateDir: d.state, Network: d.network, Log: log})
+			if err != nil {
+				return nil, err // not a nil pointer in the interface
+			}
+			return driver, nil
+		}})
+	}
+	return list
 }

@@ -21,7 +21,8 @@ func TestRun(t *testing.T) {
 		{"argument", []string{"start"}, 2, `^$`, `^brfuse-agent: unexpected argument "start"; see brfuse-agent -h\n$`},
 		{"log level", []string{"-log-level", "loud"}, 2, `^$`, `^brfuse-agent: invalid value "loud" .*; see brfuse-agent -h\n$`},
 		{"log format", []string{"-log-format", "xml"}, 2, `^$`, `^brfuse-agent: .*xml.*; see brfuse-agent -h\n$`},
-		{"channel", []string{"-channel", "tcp:1"}, 1, `^$`, `^brfuse-agent: channel "tcp:1" is neither a port's name, .*\n$`},
+		{"network", []string{"-network", "a b"}, 2, `^$`, `^brfuse-agent: network name "a b": .*; see brfuse-agent -h\n$`},
+		{"channel", []string{"-channel", "tcp:1", "-cni-socket=", "-docker-plugin="}, 1, `^$`, `^brfuse-agent: channel "tcp:1" is neither a port's name, .*\n$`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr strings.Builder
@@ -36,6 +37,9 @@ func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr strings.Builder
-	assert.Zero(t, run(ctx, []string{"-channel", "unix:" + t.TempDir() + "/a.sock"}, &stdout, &stderr))
+	dir := t.TempDir()
+	assert.Zero(t, run(ctx, []string{
+		"-channel", "unix:" + dir + "/a.sock", "-cni-socket", dir + "/cni.sock", "-docker-plugin", dir + "/brfuse.sock", "-state", dir,
+	}, &stdout, &stderr))
 	assert.Empty(t, stderr.String())
 }

@@ -15,6 +15,7 @@ import (
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
 	"github.com/brfuse/brfuse/guestside"
+	"github.com/brfuse/brfuse/guestside/hostclient"
 	"github.com/brfuse/brfuse/internal/wire"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -36,6 +37,8 @@ type Agent interface {
 	Release(ctx context.Context, m vnic.Move, keep bool) error
 	// NICs lists the vNICs that are there.
 	NICs(ctx context.Context) ([]vnic.NIC, error)
+	// Check compares a vNIC with its order.
+	Check(ctx context.Context, m vnic.Move) error
 }
 
 // Config sets up [Run].
@@ -47,6 +50,11 @@ type Config struct {
 	Channel string
 	// Reports are what the daemon is to be told. Optional.
 	Reports *Reports
+	// Client is told of sessions, so that it can make calls in them. Optional.
+	Client *hostclient.Client
+	// Resolve finds a container of an engine, by its ID, the beginning of it, or its
+	// name. Optional.
+	Resolve func(ctx context.Context, runtime, container string) (vnic.Container, error)
 	// Version is the agent's, for people to read.
 	Version string
 	// Log gets the comings and goings of sessions. Default: nothing is logged.
@@ -100,6 +108,10 @@ func Run(ctx context.Context, cfg Config) error {
 // errAccept is returned when a listener is broken.
 var errAccept = errors.New("accept")
 
+// maxCalls is how many calls to the daemon may be under way: as many as a client
+// makes at most, and some for reports.
+const maxCalls = hostclient.MaxCalls + 8
+
 // session awaits a session and serves it. It returns nil when there was one.
 func session(ctx context.Context, l wire.Listener, svc *service) error {
 	conn, err := l.Accept(ctx)
@@ -107,7 +119,7 @@ func session(ctx context.Context, l wire.Listener, svc *service) error {
 		return fmt.Errorf("%w: %w", errAccept, err)
 	}
 	s, err := wire.Guest(ctx, conn, wire.Config{
-		Log: svc.log, Timeout: svc.silence,
+		Log: svc.log, Timeout: svc.silence, MaxCalls: maxCalls,
 		Register: func(srv *ttrpc.Server) { agentv1.RegisterAgentService(srv, svc) },
 	})
 	if err != nil {
@@ -118,12 +130,18 @@ func session(ctx context.Context, l wire.Listener, svc *service) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
+	if svc.client != nil {
+		svc.client.Set(s)
+	}
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
 		svc.reports.tell(life, agentv1.NewHostClient(s.Client()), svc.log)
 	}()
 	<-s.Ending()
+	if svc.client != nil {
+		svc.client.Set(nil)
+	}
 	cancel()
 	<-told
 	<-s.Done()

@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	maxNetns  = 4096
-	maxListed = 1024 // addresses, routes or neighbours of one vNIC
-	maxTold   = 8    // addresses of one vNIC in a list, so that the list fits into a message
+	maxNetns     = 4096
+	maxReference = 512  // bytes of a container's name
+	maxListed    = 1024 // addresses, routes or neighbours of one vNIC
+	maxTold      = 8    // addresses of one vNIC in a list, so that the list fits into a message
 )
 
 // named is what all requests about one vNIC have.
@@ -26,17 +27,23 @@ type named interface {
 	GetInterface() string
 }
 
-// target checks which vNIC and which pod a request is about.
-func target(req named) (m vnic.Move, err error) {
+// target checks which vNIC and which pod a request is about. What is handed over
+// has no pod that the daemon knows.
+func target(req named, handover bool) (m vnic.Move, err error) {
 	if m.ID, err = vnic.ParseID(req.GetId()); err != nil {
 		return m, err
 	}
 	if m.MAC, err = vnic.ParseMAC(req.GetMac()); err != nil {
 		return m, err
 	}
-	m.Netns, m.Interface = req.GetNetns(), req.GetInterface()
-	if err := checkNetns(m.Netns); err != nil {
-		return m, err
+	m.Netns, m.Interface, m.Handover = req.GetNetns(), req.GetInterface(), handover
+	if handover && m.Netns != "" {
+		return m, fmt.Errorf("netns %q of a vnic that is handed over: %w", cut(m.Netns), vnic.ErrInvalid)
+	}
+	if !handover {
+		if err := checkNetns(m.Netns); err != nil {
+			return m, err
+		}
 	}
 	return m, vnic.CheckInterface(m.Interface)
 }
@@ -58,7 +65,7 @@ func checkNetns(s string) error {
 func cut(s string) string { return s[:min(len(s), 253)] }
 
 func toMove(req *agentv1.MoveRequest) (vnic.Move, error) {
-	m, err := target(req)
+	m, err := target(req, req.GetHandover())
 	if err != nil {
 		return m, err
 	}

@@ -43,6 +43,22 @@ func TestToMove(t *testing.T) {
 	}, m)
 }
 
+// What is handed over has no pod that the daemon knows.
+func TestHandoverTarget(t *testing.T) {
+	r := request()
+	r.Handover, r.Netns, r.Addresses, r.Routes, r.Neighbours = true, "", nil, nil, nil
+	m, err := toMove(r)
+	require.NoError(t, err)
+	assert.Equal(t, vnic.Move{ID: "0123456789", MAC: vnic.MAC{2, 0, 0x5e, 0, 0x53, 1}, Interface: "eth0", MTU: 1400, Queues: 2, Handover: true}, m)
+	r.Netns = "web"
+	_, err = toMove(r)
+	require.ErrorIs(t, err, vnic.ErrInvalid)
+	p := &agentv1.PrepareRequest{Id: r.GetId(), Mac: r.GetMac(), Interface: "eth0", Handover: true}
+	m, err = target(p, p.GetHandover())
+	require.NoError(t, err)
+	assert.True(t, m.Handover)
+}
+
 func TestToMoveRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -93,6 +109,7 @@ func FuzzToMove(f *testing.F) {
 			return
 		}
 		require.NoError(t, vnic.CheckInterface(m.Interface))
+		assert.Equal(t, m.Handover, m.Netns == "")
 		assert.False(t, m.MAC.IsZero())
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/hostclient"
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -23,11 +24,14 @@ type service struct {
 	info    *agentv1.InfoResponse
 	log     *slog.Logger
 	silence time.Duration
+	client  *hostclient.Client // nil: nobody asks the daemon for anything
+	resolve func(ctx context.Context, runtime, container string) (vnic.Container, error)
 }
 
 func newService(cfg Config) *service {
 	return &service{
 		agent: cfg.Agent, reports: cfg.Reports, log: cfg.Log, silence: cfg.Silence,
+		client: cfg.Client, resolve: cfg.Resolve,
 		info: &agentv1.InfoResponse{
 			Version: cfg.Version,
 			BootId:  line("/proc/sys/kernel/random/boot_id"),
@@ -52,7 +56,7 @@ func (s *service) Info(context.Context, *agentv1.InfoRequest) (*agentv1.InfoResp
 
 // Prepare implements the call of that name.
 func (s *service) Prepare(ctx context.Context, req *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
-	m, err := target(req)
+	m, err := target(req, req.GetHandover())
 	if err != nil {
 		return nil, rpcerr.Encode(err)
 	}
@@ -99,7 +103,7 @@ func (s *service) Configure(ctx context.Context, req *agentv1.MoveRequest) (*age
 
 // Release implements the call of that name.
 func (s *service) Release(ctx context.Context, req *agentv1.ReleaseRequest) (*agentv1.ReleaseResponse, error) {
-	m, err := target(req)
+	m, err := target(req, req.GetNetns() == "") // of one that was handed over
 	if err != nil {
 		return nil, rpcerr.Encode(err)
 	}
@@ -137,11 +141,36 @@ func limit(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // Check implements the call of that name.
-func (s *service) Check(context.Context, *agentv1.MoveRequest) (*agentv1.CheckResponse, error) {
-	return nil, rpcerr.Encode(vnic.ErrUnsupported)
+func (s *service) Check(ctx context.Context, req *agentv1.MoveRequest) (*agentv1.CheckResponse, error) {
+	m, err := toMove(req)
+	if err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	if err := s.agent.Check(ctx, m); err != nil {
+		return nil, rpcerr.Encode(err) // the answer to a question, and no failure
+	}
+	return &agentv1.CheckResponse{}, nil
 }
 
 // Resolve implements the call of that name.
-func (s *service) Resolve(context.Context, *agentv1.ResolveRequest) (*agentv1.ResolveResponse, error) {
-	return nil, rpcerr.Encode(vnic.ErrUnsupported)
+func (s *service) Resolve(ctx context.Context, req *agentv1.ResolveRequest) (*agentv1.ResolveResponse, error) {
+	if s.resolve == nil {
+		return nil, rpcerr.Encode(fmt.Errorf("find container: %w", vnic.ErrUnsupported))
+	}
+	runtime, container := req.GetRuntime(), req.GetContainer()
+	if max(len(runtime), len(container)) > maxReference || printable(runtime+container) != runtime+container {
+		return nil, rpcerr.Encode(fmt.Errorf("container %q of %q: unprintable, or longer than %d bytes: %w",
+			cut(container), cut(runtime), maxReference, vnic.ErrInvalid))
+	}
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	c, err := s.resolve(ctx, runtime, container)
+	if err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	return &agentv1.ResolveResponse{
+		Id: printable(c.ID), Name: printable(c.Name), Pod: printable(c.Pod), Netns: printable(c.Netns),
+	}, nil
 }
