@@ -35,8 +35,8 @@ var links = map[string]string{
 	"/usr/sbin/ip6tables":         "xtables-nft-multi",
 	"/usr/sbin/ip6tables-save":    "xtables-nft-multi",
 	"/usr/sbin/ip6tables-restore": "xtables-nft-multi",
-	"/opt/cni/bin":                "/usr/lib/cni",
-	"/var/run":                    "/run",
+	"/opt/cni/bin":                "../../usr/lib/cni",
+	"/var/run":                    "../run",
 }
 
 // Images are the names of the container images in the guest, as docker has

@@ -43,7 +43,7 @@ func (g Guest) StartContainerd(ctx context.Context) (*vmlab.GuestProcess, error)
 // daemon starts a program and awaits its socket. One that a killed program left
 // is removed first.
 func (g Guest) daemon(ctx context.Context, socket string, argv ...string) (*vmlab.GuestProcess, error) {
-	if err := g.Do(ctx, "rm", "-f", socket, "/run/docker.pid"); err != nil {
+	if err := g.Do(ctx, "rm", "-f", socket); err != nil {
 		return nil, err
 	}
 	p, err := g.Start(ctx, vmlab.Command{Argv: argv})

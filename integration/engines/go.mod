@@ -10,6 +10,14 @@ require (
 )
 
 require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/containernetworking/cni v1.3.1 // indirect
+	go.opentelemetry.io/otel v1.45.0 // indirect
+	go.opentelemetry.io/otel/trace v1.45.0 // indirect
+)
+
+require (
+	github.com/brfuse/brfuse/guestside/cni/cnitest v0.0.0
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/pierrec/lz4/v4 v4.1.22 // indirect
 	github.com/u-root/u-root v0.16.0 // indirect
@@ -23,3 +31,5 @@ require (
 )
 
 replace github.com/brfuse/brfuse => ../..
+
+replace github.com/brfuse/brfuse/guestside/cni/cnitest => ../../guestside/cni/cnitest

@@ -13,14 +13,15 @@ import (
 
 // Attachment is what the command line's JSON has of one.
 type Attachment struct {
-	ID        string   `json:"id"`
-	Pod       string   `json:"pod"`
-	Interface string   `json:"interface"`
-	Phase     string   `json:"phase"`
-	MAC       string   `json:"mac"`
-	Addresses []string `json:"addresses"`
-	Tap       string   `json:"tap"`
-	GuestPCI  string   `json:"guestPci"`
+	ID        string            `json:"id"`
+	Pod       string            `json:"pod"`
+	Interface string            `json:"interface"`
+	Phase     string            `json:"phase"`
+	MAC       string            `json:"mac"`
+	Addresses []string          `json:"addresses"`
+	Labels    map[string]string `json:"labels"`
+	Tap       string            `json:"tap"`
+	GuestPCI  string            `json:"guestPci"`
 	Timings   []struct {
 		Step string `json:"step"`
 	} `json:"timings"`

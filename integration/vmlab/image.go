@@ -27,10 +27,11 @@ type Image struct {
 	// they need is loaded before them; those built into the kernel are skipped.
 	Modules []string
 	// Files are copied into the guest: path there -> file here. Modes are kept.
-	// A program must be static; see [Lab.GoBuild].
+	// A program must be static; see [Lab.GoBuild]. They replace those of a [Disk].
 	Files map[string]string
 	// Programs are programs of this machine to copy, by absolute path here, with
-	// the libraries that they need. They have the same path in the guest.
+	// the libraries that they need. They have the same path in the guest. Of those
+	// that a [Disk] has, it keeps its own.
 	Programs []string
 	// Start are commands to start at boot, not waited for and not restarted. The
 	// output is in the guest's /run/log/NAME.log.
@@ -56,17 +57,15 @@ func (l *Lab) Build(ctx context.Context, file string, img Image) (string, error)
 	for _, p := range img.Programs {
 		w.addProgram(p, p)
 	}
-	for _, dest := range slices.Sorted(maps.Keys(img.Files)) {
+	dests := slices.Sorted(maps.Keys(img.Files))
+	for _, dest := range dests {
 		w.addFile(dest, img.Files[dest])
 	}
+	w.addJSON("etc/autostart", img.Start)
+	w.addJSON("etc/imagefiles", dests)
 	if err := w.addModules(l.Kernel, append(slices.Clone(guestModules), img.Modules...)); err != nil {
 		return "", fmt.Errorf("build image: %w", err)
 	}
-	start, err := json.Marshal(img.Start)
-	if err != nil {
-		return "", err
-	}
-	w.add(cpio.StaticFile("etc/autostart", string(start), 0o644))
 	if err := w.write(file); err != nil {
 		return "", fmt.Errorf("build image %s: %w", file, err)
 	}
@@ -94,6 +93,13 @@ func (t *tree) addFile(dest, src string) {
 			FileSize: uint64(fi.Size()),
 		},
 	})
+}
+
+// addJSON adds a file that guestinit reads.
+func (t *tree) addJSON(dest string, v any) {
+	b, err := json.Marshal(v)
+	t.err = errors.Join(t.err, err)
+	t.add(cpio.StaticFile(dest, string(b), 0o644))
 }
 
 func (t *tree) addProgram(dest, src string) {

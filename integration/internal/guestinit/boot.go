@@ -64,7 +64,24 @@ func mountAll() error {
 			return fmt.Errorf("mount %s on %s: %w", m.fstype, m.target, err)
 		}
 	}
+	if err := delegateCgroups("/sys/fs/cgroup"); err != nil {
+		return err
+	}
 	return os.MkdirAll(logDir, 0o755)
+}
+
+// delegateCgroups lets the children of the first cgroup use all controllers.
+func delegateCgroups(dir string) error {
+	b, err := os.ReadFile(dir + "/cgroup.controllers")
+	if err != nil {
+		return fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	for name := range strings.FieldsSeq(string(b)) {
+		if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0o644); err != nil {
+			return fmt.Errorf("enable cgroup controller %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // loadModules loads the files that list names, in its order.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,8 @@ const (
 )
 
 // moveToDisk makes the file system on device the root, if one is named. What
-// the initramfs has beside it is copied there, where nothing of that name is.
+// the initramfs has beside it is copied there: the image's files over those that
+// are there, all else where nothing of that name is.
 func moveToDisk() error {
 	device, ok := cmdline("brfuse.root")
 	if !ok {
@@ -31,6 +33,9 @@ func moveToDisk() error {
 	}
 	if err := unix.Mount(device, newRoot, "ext4", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", device, err)
+	}
+	if err := removeReplaced("/etc/imagefiles", newRoot); err != nil {
+		return fmt.Errorf("replace files on disk: %w", err)
 	}
 	if err := copyMissing("/", newRoot); err != nil {
 		return fmt.Errorf("copy initramfs to disk: %w", err)
@@ -60,6 +65,24 @@ func switchRoot() error {
 		return fmt.Errorf("change root: %w", err)
 	}
 	return unix.Chdir("/")
+}
+
+// removeReplaced removes the files under root that a JSON list of paths names.
+func removeReplaced(list, root string) error {
+	b, err := os.ReadFile(list)
+	if err != nil {
+		return err
+	}
+	var paths []string
+	if err := json.Unmarshal(b, &paths); err != nil {
+		return fmt.Errorf("decode %s: %w", list, err)
+	}
+	for _, path := range paths {
+		if err := os.Remove(filepath.Join(root, path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // copyMissing copies what of the file system of from is not there in to. Kernel
@@ -115,8 +138,11 @@ func awaitFile(path string, limit time.Duration) error {
 	defer tick.Stop()
 	for end := time.Now().Add(limit); ; <-tick.C {
 		_, err := os.Stat(path)
-		if err == nil || time.Now().After(end) {
-			return err
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("not there after %v: %w", limit, err)
 		}
 	}
 }
