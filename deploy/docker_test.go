@@ -41,6 +41,7 @@ func TestCompose(t *testing.T) {
 			IPAM       struct {
 				Driver  string
 				Options map[string]string
+				Config  []struct{ Subnet netip.Prefix }
 			}
 		}
 	}
@@ -56,5 +57,6 @@ func TestCompose(t *testing.T) {
 	}
 	node := compose.Services["web"].Networks
 	require.NoError(t, node.Decode(&web))
-	assert.True(t, web["fused"].Address.IsValid())
+	require.Len(t, fused.IPAM.Config, 1, "Docker takes addresses of named subnets only")
+	assert.True(t, fused.IPAM.Config[0].Subnet.Contains(web["fused"].Address))
 }

@@ -1,8 +1,9 @@
 // Command attach gives a pod a vNIC by library calls alone: it joins the host
 // half, the link to the guest's agent and the orchestrator, as brfused does,
-// without a daemon. It takes the vNIC away again when it is interrupted.
+// without a daemon. It publishes ports of the pod on this host, and limits what
+// the pod may send. It takes all of it away again when it is interrupted.
 //
-//	attach -qmp vm1.qmp -channel vm1.agent -pod web
+//	attach -qmp vm1.qmp -channel vm1.agent -pod web -publish 8080:80 -egress 100000000
 //
 // It runs as root on the hypervisor, beside no brfused for the same VM.
 package main
@@ -41,6 +42,17 @@ func run(ctx context.Context) error {
 	flag.StringVar(&vm.QMP, "qmp", "", "QEMU's QMP socket")
 	flag.StringVar(&vm.Channel, "channel", "", "socket of the agent's channel")
 	pod := flag.String("pod", "", "name of the pod's network namespace in the guest")
+	var ports []vnic.PortMapping
+	flag.Func("publish", "TCP port of this host and of the pod, such as 8080:80; repeatable", func(text string) error {
+		m := vnic.PortMapping{Protocol: vnic.TCP}
+		if _, err := fmt.Sscanf(text, "%d:%d", &m.HostPort, &m.Port); err != nil {
+			return err
+		}
+		ports = append(ports, m)
+		return nil
+	})
+	var limits vnic.Bandwidth
+	flag.Uint64Var(&limits.Egress.Bits, "egress", 0, "bits per second that the pod may send (default unlimited)")
 	flag.Parse()
 
 	dir, err := os.MkdirTemp("", "attach")
@@ -62,11 +74,13 @@ func run(ctx context.Context) error {
 	if _, err := sys.orch.CreateNetwork(ctx, network); err != nil {
 		return err
 	}
-	a, err := sys.orch.Attach(ctx, vnic.Request{Key: vnic.Key{VM: vm.Name, Pod: *pod, Interface: "eth0"}, Network: network.Name})
+	a, err := sys.orch.Attach(ctx, vnic.Request{
+		Key: vnic.Key{VM: vm.Name, Pod: *pod, Interface: "eth0"}, Network: network.Name, Ports: ports, Bandwidth: limits,
+	})
 	if err != nil {
 		return err
 	}
-	fmt.Printf("pod %s has %s on %s\n", *pod, a.Leases[0], a.MAC)
+	fmt.Printf("pod %s has %s on %s, published %v\n", *pod, a.Leases[0], a.MAC, a.Request.Ports)
 	<-ctx.Done()
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

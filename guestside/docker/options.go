@@ -86,10 +86,11 @@ func number(s string, low, high int) (int, error) {
 	return n, nil
 }
 
-// parseRate reads bits per second, such as 500000, 10M or 1G.
+// parseRate reads bits per second, such as 500000, 10M or 1G. The letter may be
+// small: Docker's command line makes it so in the driver-opt of a --network.
 func parseRate(s string) (uint64, error) {
-	digits := strings.TrimRight(s, "kKMG")
-	factor, ok := map[string]uint64{"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}[s[len(digits):]]
+	digits := strings.TrimRight(s, "kKmMgG")
+	factor, ok := map[string]uint64{"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[strings.ToLower(s[len(digits):])]
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil || !ok || n == 0 || n > vnic.MaxRate/factor {
 		return 0, fmt.Errorf("not a rate in bits per second, such as 500000, 10M or 1G: %w", vnic.ErrInvalid)
