@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/brfuse/brfuse/internal/buildinfo.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-unit lint check bench-attach build proto fmt deps clean help
+.PHONY: demo test test-unit lint check bench-attach bench-cni build proto fmt deps clean help
 
 demo: deps ## Boot a VM, give pods in it their own vNICs, and show it (as root)
 	scripts/leaves-nothing go run ./integration/demo
@@ -23,6 +23,9 @@ check: ## Run the linters and all other checks that are no tests
 
 bench-attach: deps ## Compare attach and detach with the raw floor, in a real guest (as root)
 	scripts/leaves-nothing go run ./bench/attach
+
+bench-cni: deps ## Compare the CNI plugin with bridge, portmap and host-device, and Docker's networks, in a real guest (as root)
+	cd integration/engines && ../../scripts/leaves-nothing go run ./bench
 
 build: ## Build static programs into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...

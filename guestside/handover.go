@@ -184,39 +184,12 @@ func (a *Agent) noticeHandedOver(u rtnl.Update) {
 	}
 }
 
-// handedBack puts a vNIC right that came back, if it is true that it did: the
-// event may be an old one.
+// handedBack takes in a vNIC whose engine is done with it, or died.
 func (a *Agent) handedBack(mac vnic.MAC) {
-	release, err := a.locks.Lock(a.ctx, mac)
-	if err != nil {
-		return // the agent is being closed
-	}
-	r, ok, err := a.takeOver(mac)
-	release()
-	log := a.log.With(slog.String("id", string(r.id)))
-	if err != nil {
-		log.Warn("put vnic right that came back", slog.Any("error", err))
-	}
-	if ok {
-		log.Info("vnic was handed back")
-		a.onBack(r.id, mac)
-	}
-}
-
-func (a *Agent) takeOver(mac vnic.MAC) (r record, ok bool, err error) {
-	r, ok = a.records.get(mac)
-	if !ok || !r.handover || !r.left {
-		return r, false, nil
-	}
-	all, err := a.conn.Links()
-	if err != nil {
-		return r, false, err
-	}
-	l, ok := rtnl.FindMAC(all, mac)
-	if !ok {
-		return r, false, nil
-	}
-	err = a.bringHome(a.conn, place{ns: a.home, link: l}, vnic.Move{ID: r.id, MAC: mac})
-	a.records.edit(mac, func(r *record) { r.left = false })
-	return r, true, err
+	a.comeHome(mac, homecoming{
+		what:  "vnic was handed back",
+		known: func(r record) bool { return r.handover && r.left },
+		note:  func() { a.records.edit(mac, func(r *record) { r.left = false }) },
+		tell:  a.onBack,
+	})
 }

@@ -170,28 +170,47 @@ func (a *Agent) noticeReturned(u rtnl.Update) {
 	}
 }
 
-// returned takes back a vNIC, if it is true that it is here: the event may be
-// from before its move.
+// returned takes back a vNIC whose pod has died.
 func (a *Agent) returned(mac vnic.MAC) {
+	a.comeHome(mac, homecoming{
+		what:  "pod is gone, its vnic is back",
+		known: func(r record) bool { return r.inPod },
+		note:  func() { a.records.drop(mac) },
+		tell:  a.onReturned,
+	})
+}
+
+// homecoming is what a vNIC's return to the first namespace means.
+type homecoming struct {
+	what  string              // for people
+	known func(r record) bool // whether it was known to be elsewhere
+	note  func()              // takes down that it isn't
+	tell  func(id vnic.ID, mac vnic.MAC)
+}
+
+// comeHome puts a vNIC right that came back, if it is true that it did: the event may
+// be from before it left.
+func (a *Agent) comeHome(mac vnic.MAC, h homecoming) {
 	release, err := a.locks.Lock(a.ctx, mac)
 	if err != nil {
 		return // the agent is being closed
 	}
-	r, ok, err := a.takeBack(mac)
+	r, ok, err := a.putRight(mac, h)
 	release()
 	log := a.log.With(slog.String("id", string(r.id)), slog.String("netns", r.netns))
 	if err != nil {
-		log.Warn("take back vnic", slog.Any("error", err))
+		log.Warn("put vnic right that came back", slog.Any("error", err))
 	}
 	if ok {
-		log.Info("pod is gone, its vnic is back")
-		a.onReturned(r.id, mac)
+		log.Info(h.what)
+		h.tell(r.id, mac)
 	}
 }
 
-func (a *Agent) takeBack(mac vnic.MAC) (r record, ok bool, err error) {
+// putRight does so. It is called with the vNIC's lock.
+func (a *Agent) putRight(mac vnic.MAC, h homecoming) (r record, ok bool, err error) {
 	r, ok = a.records.get(mac)
-	if !ok || !r.inPod {
+	if !ok || !h.known(r) {
 		return r, false, nil
 	}
 	all, err := a.conn.Links()
@@ -203,6 +222,9 @@ func (a *Agent) takeBack(mac vnic.MAC) (r record, ok bool, err error) {
 		return r, false, nil
 	}
 	err = a.bringHome(a.conn, place{ns: a.home, link: l}, vnic.Move{ID: r.id, MAC: mac})
-	a.records.drop(mac)
+	if errors.Is(err, unix.ENODEV) {
+		err = nil // unplugged meanwhile
+	}
+	h.note()
 	return r, true, err
 }

@@ -98,8 +98,8 @@ func Probe() error { return guard.Probe() }
 // Events returns what happens to VMs and vNICs: [vnic.EventVMUp],
 // [vnic.EventVMGone], [vnic.EventRemoved], and [vnic.EventAgentOff] when QEMU
 // tells that the agent closed its port. EventVMUp also comes when someone else
-// deleted taps of a VM or took them from their bridge. Events wait as long as it takes until
-// they are read. The channel is closed by Close.
+// deleted taps of a VM or took them from their bridge. Events wait as long as it
+// takes until they are read. The channel is closed by Close.
 func (h *Host) Events() <-chan vnic.Event { return h.events.out }
 
 // Close ends the connections to the VMs. Everything that is plugged stays, and
@@ -198,8 +198,8 @@ func (h *Host) network(name string) (vnic.Network, error) {
 
 // Dropped returns how many packets from pods the host has dropped, by reason:
 // "mac", "arp", "ipv4", "ipv6", "nd", "dhcp", "router", "redirect",
-// "ethertype", "rate" for what is beyond a limit, and "stray" for what a pod sent to the host beside its bridge.
-// Without networks and ports it is empty.
+// "ethertype", "rate" for what is beyond a limit, and "stray" for what a pod sent
+// to the host beside its bridge. Without networks and ports it is empty.
 func (h *Host) Dropped(ctx context.Context) (map[string]uint64, error) {
 	counts, err := h.guard.Counters(ctx)
 	if err != nil {

@@ -230,7 +230,7 @@ func TestIntegrationPublishedPortsThatAreTaken(t *testing.T) {
 		want error
 		text string
 	}{
-		{"by a program", taken, vnic.ErrPortTaken, "port 0.0.0.0:9000/tcp: port of the hypervisor taken by another program: choose another one"},
+		{"by a program", taken, vnic.ErrPortTaken, "port 0.0.0.0:9000/tcp is another program's; choose another"},
 		{"no address of the host", vnic.PortMapping{HostIP: netip.MustParseAddr("203.0.113.9"), HostPort: 1, Port: 1, Protocol: vnic.TCP}, vnic.ErrInvalid, "has no address 203.0.113.9"},
 		{"no port", vnic.PortMapping{Port: 1, Protocol: vnic.TCP}, vnic.ErrInvalid, "port 0 is none"},
 		{"no protocol", vnic.PortMapping{HostPort: 1, Port: 1}, vnic.ErrInvalid, "is not tcp, udp or sctp"},

@@ -112,7 +112,7 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 		}
 		return vnic.Attachment{}, err
 	}
-	log.Info("attached", "took", time.Since(start))
+	log.Info("attached", "took", time.Since(start), "steps", r.Timings)
 	return r.Attachment, nil
 }
 
@@ -158,7 +158,7 @@ func (o *Orchestrator) usable(tx store.ReadTx, req vnic.Request) (vnic.Network, 
 	case it.Exists():
 		return n, fmt.Errorf("attachment %s was made meanwhile; try again: %w", it.Value, vnic.ErrConflict)
 	case req.Manager != "":
-		return n, o.quota(tx, req.VM)
+		return n, cmp.Or(o.quota(tx, req.VM), portQuota(tx, req, req.Ports))
 	}
 	return n, nil
 }

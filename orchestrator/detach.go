@@ -121,7 +121,7 @@ func (o *Orchestrator) undo(ctx context.Context, r *record) error {
 	}
 	r.Phase = vnic.PhaseReleased
 	r.Timings = append(r.Timings, vnic.Timing{Step: "total", Duration: time.Since(start)})
-	o.logFor(r).Info("detached", "took", time.Since(start), "note", r.LastError)
+	o.logFor(r).Info("detached", "took", time.Since(start), "steps", r.Timings, "note", r.LastError)
 	return nil
 }
 

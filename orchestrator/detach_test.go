@@ -1,9 +1,12 @@
 package orchestrator_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -140,6 +143,26 @@ func TestReturnedOfForgetfulAgent(t *testing.T) {
 	})
 }
 
+// TestReturnedAgainAndAgain: a guest that says so all the time doesn't keep the
+// daemon busy, and the last word counts.
+func TestReturnedAgainAndAgain(t *testing.T) {
+	inRig(t, func(r *rig) {
+		a := r.attach("web", "eth0")
+		r.conn.Notify(func(vnic.Event) {})
+		before := r.world.Calls("nics")
+		for range 1000 {
+			r.orch.Notify(vnic.Event{Kind: vnic.EventReturned, VM: "vm1", MAC: a.MAC})
+			synctest.Wait()
+		}
+		assert.Equal(r.t, before+1, r.world.Calls("nics"))
+		r.world.KillPod("vm1", "web")
+		r.orch.Notify(vnic.Event{Kind: vnic.EventReturned, VM: "vm1", MAC: a.MAC})
+		r.settleDown()
+		assert.Equal(r.t, before+2, r.world.Calls("nics"))
+		r.nothingLeft()
+	})
+}
+
 func TestEvents(t *testing.T) {
 	cases := []struct {
 		name string
@@ -198,6 +221,47 @@ func TestEvents(t *testing.T) {
 			})
 		})
 	}
+}
+
+// journal keeps what is logged. It is safe for concurrent use.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// TestForgedEventsDoNotWait: what a guest makes up of another VM's vNIC ends at once,
+// also while an operation runs on that one.
+func TestForgedEventsDoNotWait(t *testing.T) {
+	inRig(t, func(r *rig) {
+		var logged journal
+		r.cfg.Log = slog.New(slog.NewTextHandler(&logged, nil))
+		r.restart()
+		a := r.attach("web", "eth0")
+		r.world.Hang("unplug")
+		done := make(chan error, 1)
+		go func() { _, err := r.orch.Detach(r.t.Context(), a.ID); done <- err }()
+		synctest.Wait()
+		r.orch.Notify(vnic.Event{Kind: vnic.EventReturned, VM: "vm2", ID: a.ID, MAC: a.MAC})
+		r.orch.Notify(vnic.Event{Kind: vnic.EventReturned, VM: "vm1", ID: a.ID, MAC: vnic.MAC{2}})
+		synctest.Wait()
+		assert.Equal(r.t, 2, strings.Count(logged.String(), "ignored"))
+		r.world.Before("unplug", nil)
+		require.ErrorIs(r.t, <-done, context.DeadlineExceeded)
+		r.settleDown()
+		r.nothingLeft()
+	})
 }
 
 // consistent checks that the store and the world agree.

@@ -23,8 +23,8 @@
 // an engine in the guest moves it on, and says when it is no longer needed.
 //
 // Published ports are written down with the leases; [Orchestrator.Publish] changes
-// them later. A reserved address is a lease of a VM, until an attachment of
-// it takes it over.
+// them later, and keeps those before until the host half has the new ones. A
+// reserved address is a lease of a VM, until an attachment of it takes it over.
 //
 // # After a crash
 //

@@ -43,9 +43,9 @@ func (s *vmStates) usable(vm string) error {
 // order.
 //
 // A VM or an agent that came up is reconciled, and a VM whose agent does not know
-// the vNIC that it tells of. A VM that is gone, a vNIC that
-// was unplugged by another, and one whose pod died are released. The guest is
-// not trusted: a returned vNIC has to be one of that very VM.
+// the vNIC that it tells of. A VM that is gone, a vNIC that was unplugged by
+// another, and one whose pod died are released. The guest is not trusted: a
+// returned vNIC has to be one of that very VM.
 func (o *Orchestrator) Notify(ev vnic.Event) {
 	o.log.Debug("event", "kind", string(ev.Kind), "vm", ev.VM, "attachment", string(ev.ID))
 	switch ev.Kind {
@@ -57,7 +57,7 @@ func (o *Orchestrator) Notify(ev vnic.Event) {
 		o.reconcileSoon(ev.VM)
 	case vnic.EventRemoved, vnic.EventReturned:
 		if ev.ID == "" { // of an agent that was restarted and has not been told yet
-			o.reconcileSoon(ev.VM)
+			o.reconcileForGuest(ev.VM)
 			return
 		}
 		o.queue.add(fmt.Sprintf("%s %s %s %s", ev.Kind, ev.VM, ev.ID, ev.MAC), func(ctx context.Context) error {
@@ -68,12 +68,17 @@ func (o *Orchestrator) Notify(ev vnic.Event) {
 
 // lost releases an attachment whose vNIC was unplugged or whose pod died.
 func (o *Orchestrator) lost(ctx context.Context, ev vnic.Event) error {
+	r, err := o.read(ctx, ev.ID)
+	if err != nil || r == nil {
+		return err
+	}
+	// Before the lock: a guest that makes things up doesn't wait for others' operations.
+	if r.Request.VM != ev.VM || ev.Kind == vnic.EventReturned && r.MAC != ev.MAC {
+		o.logFor(r).Warn("event about a vnic that its vm does not have, ignored", "kind", string(ev.Kind), "vm", ev.VM, "mac", ev.MAC)
+		return nil
+	}
 	return o.locked(ctx, ev.ID, func(r *record) error {
 		log := o.logFor(r)
-		if r.Request.VM != ev.VM || ev.Kind == vnic.EventReturned && r.MAC != ev.MAC {
-			log.Warn("event about a vnic that its vm does not have, ignored", "kind", string(ev.Kind), "vm", ev.VM, "mac", ev.MAC)
-			return nil
-		}
 		if ev.Kind == vnic.EventReturned && r.Request.Handover {
 			log.Debug("vnic is back in the guest's first namespace, for its engine to take or to give back")
 			return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/brfuse/brfuse/orchestrator/ipam"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -18,11 +17,12 @@ type finding struct {
 	remove func(context.Context) error
 }
 
-// GC finds devices and taps of no attachment, leases and ports of no attachment,
-// reservations of no VM,
-// attachments that are stuck, have lost their device or tap, or whose VM is
-// unknown, and bridges of no network; and removes them unless dryRun. A tap that
-// is down or not in its network's bridge, but belongs to an attachment, gets back there.
+// GC finds devices and taps of no attachment, leases and published ports of no
+// attachment, reservations of no VM, attachments that are stuck, have lost their
+// device or tap, or whose VM is unknown, and bridges of no network; and removes
+// them unless dryRun. A tap that is down or not in its network's bridge, but belongs
+// to an attachment, gets back there.
+//
 // GC returns one line for each finding, such as "tap brf0123456789 of no
 // attachment". Attachments on which an operation runs are left alone.
 func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
@@ -173,7 +173,7 @@ func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]string) ([
 		if _, ok := known[l.Owner.ID]; !ok && l.VM == "" {
 			found = append(found, finding{
 				fmt.Sprintf("address %s of network %s leased to no attachment", l.Address, l.Network),
-				o.freeing(l.Owner, func(tx store.Tx) error { return o.pool.FreeLease(tx, l) }),
+				o.unless(attachmentKey(l.Owner.ID), func(tx store.Tx) error { return o.pool.FreeLease(tx, l) }),
 			})
 		}
 	}
@@ -185,24 +185,11 @@ func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]string) ([
 		if _, ok := known[m.Owner.ID]; !ok {
 			found = append(found, finding{
 				fmt.Sprintf("mac %s leased to no attachment", m.MAC),
-				o.freeing(m.Owner, func(tx store.Tx) error { return o.pool.FreeMAC(tx, m.Owner, m.MAC) }),
+				o.unless(attachmentKey(m.Owner.ID), func(tx store.Tx) error { return o.pool.FreeMAC(tx, m.Owner, m.MAC) }),
 			})
 		}
 	}
 	return found, nil
-}
-
-// freeing returns a function that runs free when the owner still isn't there.
-func (o *Orchestrator) freeing(owner ipam.Owner, free func(store.Tx) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
-			if it, err := tx.Get(attachmentKey(owner.ID)); err != nil || it.Exists() {
-				return err
-			}
-			return free(tx)
-		})
-		return err
-	}
 }
 
 func (o *Orchestrator) strayAttachments(ctx context.Context, list []vnic.Attachment, vms map[string]bool) ([]finding, error) {

@@ -70,6 +70,9 @@ func addNetwork(tx store.Tx, n vnic.Network) (fresh bool, err error) {
 			return false, err
 		}
 	}
+	if isWord(n.Name) {
+		return false, fmt.Errorf("%q means something else to `brfuse vm add --guest-network`; choose another name: %w", n.Name, vnic.ErrInvalid)
+	}
 	return true, save(tx, networkPrefix+n.Name, networkRecord{Network: n})
 }
 

@@ -33,6 +33,11 @@ func TestCreateNetworkRefused(t *testing.T) {
 			"create network green: bridge bf-red is that of network red; choose another: in use", vnic.ErrInUse,
 		},
 		{
+			"a word of vm add's",
+			vnic.Network{Name: vnic.AllNetworks, Subnets: prefixes("10.3.0.0/24")},
+			"create network all: \"all\" means something else to `brfuse vm add --guest-network`; choose another name: invalid argument", vnic.ErrInvalid,
+		},
+		{
 			"other subnets",
 			vnic.Network{Name: "red", Subnets: prefixes("10.3.0.0/24")},
 			"create network red: its subnets: [10.2.0.0/29], not [10.3.0.0/24]; remove it first by `brfuse network rm red`: exists and differs",

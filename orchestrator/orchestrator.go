@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/orchestrator/ipam"
@@ -119,6 +120,27 @@ func (o *Orchestrator) logFor(r *record) *slog.Logger {
 // reconcileSoon reconciles a VM in the background, until that works.
 func (o *Orchestrator) reconcileSoon(vm string) {
 	o.queue.add("reconcile vm "+vm, func(ctx context.Context) error { return o.reconcile(ctx, vm) })
+}
+
+// guestPause is between two reconciliations that a VM's guest brings about.
+const guestPause = time.Second
+
+// reconcileForGuest is reconcileSoon for what a guest may say as often as it likes:
+// the first time it is done at once, and however much it says meanwhile, only once
+// more after a pause.
+func (o *Orchestrator) reconcileForGuest(vm string) {
+	o.queue.add("reconcile vm "+vm+" at its guest's word", func(ctx context.Context) error {
+		if err := o.reconcile(ctx, vm); err != nil {
+			return err
+		}
+		timer := time.NewTimer(guestPause)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		return nil
+	})
 }
 
 // reconcileAllSoon is reconcileSoon for all VMs.

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,14 @@ func portsOf(m vnic.PortMapping) string {
 	return fmt.Sprintf("%s%s/%d/", portPrefix, m.Protocol, m.HostPort)
 }
 
+// hostSide names the hypervisor's port of a mapping.
+func hostSide(m vnic.PortMapping) string {
+	if !m.HostIP.IsValid() {
+		return fmt.Sprintf("%d/%s", m.HostPort, m.Protocol)
+	}
+	return netip.AddrPortFrom(m.HostIP, m.HostPort).String() + "/" + m.Protocol
+}
+
 func portKey(m vnic.PortMapping) string {
 	if !m.HostIP.IsValid() {
 		return portsOf(m) + anyAddress
@@ -28,7 +37,9 @@ func portKey(m vnic.PortMapping) string {
 }
 
 // takePorts writes down that an attachment has ports published, or returns a
-// [vnic.ErrPortTaken] that names the attachment which has one of them.
+// [vnic.TakenError] that names the attachment which has one of them. The index is
+// one for the store, as there is one hypervisor: with a store that several share,
+// its keys need the hypervisor's name.
 func takePorts(tx store.Tx, id vnic.ID, ports []vnic.PortMapping) error {
 	for _, m := range ports {
 		items, err := tx.Scan(portsOf(m), 0)
@@ -39,7 +50,8 @@ func takePorts(tx store.Tx, id vnic.ID, ports []vnic.PortMapping) error {
 		for _, it := range items {
 			both := it.Key == key || !m.HostIP.IsValid() || strings.HasSuffix(it.Key, "/"+anyAddress)
 			if both && string(it.Value) != string(id) {
-				return fmt.Errorf("publish %s: attachment %s has that port; choose another, or detach that one: %w", m, it.Value, vnic.ErrPortTaken)
+				why := "is published for attachment " + string(it.Value) + "; choose another, or detach that one"
+				return &vnic.TakenError{What: "port " + hostSide(m), Why: why, Err: vnic.ErrPortTaken}
 			}
 		}
 		if err := tx.Put(key, []byte(id)); err != nil {
@@ -68,7 +80,8 @@ func dropPorts(tx store.Tx, id vnic.ID, ports []vnic.PortMapping) error {
 
 // Publish sets the ports of a ready attachment that are published, and returns
 // when they are, or when those before are again. A port that another attachment
-// or another program has is a [vnic.ErrPortTaken].
+// or another program has is a [vnic.ErrPortTaken]. For an attachment that a guest
+// asked for, more than [MaxPortsPerVM] are a [vnic.ErrForbidden].
 func (o *Orchestrator) Publish(ctx context.Context, id vnic.ID, ports []vnic.PortMapping) (vnic.Attachment, error) {
 	var a vnic.Attachment
 	ctx, done, err := o.begin(ctx)
@@ -99,16 +112,17 @@ func (o *Orchestrator) publish(ctx context.Context, r *record, ports []vnic.Port
 		return err
 	}
 	before := r.Request.Ports
-	if err := o.setPorts(ctx, r, ports); err != nil {
+	err := o.setPorts(ctx, r, ports, func(tx store.ReadTx) error { return portQuota(tx, r.Request, ports) })
+	if err != nil {
 		return err
 	}
-	err := o.carryPorts(ctx, r)
+	err = o.carryPorts(ctx, r)
 	if err == nil {
 		o.logFor(r).Info("ports published", "ports", ports)
 		return nil
 	}
 	back := context.WithoutCancel(ctx)
-	rerr := o.setPorts(back, r, before)
+	rerr := o.setPorts(back, r, before, func(store.ReadTx) error { return nil })
 	if rerr == nil {
 		rerr = o.republish(back, r)
 	}
@@ -133,12 +147,24 @@ func (o *Orchestrator) carryPorts(ctx context.Context, r *record) error {
 	return o.published(ctx, r)
 }
 
-// setPorts writes down which ports the host half is about to have.
-func (o *Orchestrator) setPorts(ctx context.Context, r *record, ports []vnic.PortMapping) error {
+// setPorts writes down which ports the host half is about to have. It keeps those
+// before for the attachment until that is done, so that it can go back.
+func (o *Orchestrator) setPorts(ctx context.Context, r *record, ports []vnic.PortMapping, may func(store.ReadTx) error) error {
+	next := *r
+	next.Former, next.Request.Ports, next.Publishing = r.held(), ports, true
+	return o.replace(ctx, r, next, func(tx store.Tx) error {
+		if err := may(tx); err != nil {
+			return err
+		}
+		return takePorts(tx, r.ID, ports)
+	})
+}
+
+// replace writes next in place of r, and with it what fn does.
+func (o *Orchestrator) replace(ctx context.Context, r *record, next record, fn func(store.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
 	defer cancel()
-	next := *r
-	next.Request.Ports, next.Publishing, next.Updated = ports, true, time.Now()
+	next.Updated = time.Now()
 	rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		it, err := tx.Get(attachmentKey(r.ID))
 		if err != nil {
@@ -147,10 +173,7 @@ func (o *Orchestrator) setPorts(ctx context.Context, r *record, ports []vnic.Por
 		if it.Rev != r.rev {
 			return fmt.Errorf("record ports: it has revision %d, not %d: %w", it.Rev, r.rev, store.ErrChanged)
 		}
-		if err := dropPorts(tx, r.ID, r.Request.Ports); err != nil {
-			return err
-		}
-		if err := takePorts(tx, r.ID, ports); err != nil {
+		if err := fn(tx); err != nil {
 			return err
 		}
 		return save(tx, it.Key, next)
@@ -171,17 +194,19 @@ func (o *Orchestrator) republish(ctx context.Context, r *record) error {
 	return o.published(ctx, r)
 }
 
-// published writes down that the host half has what the request says.
+// published writes down that the host half has what the request says, and no more.
 func (o *Orchestrator) published(ctx context.Context, r *record) error {
 	if !r.Publishing {
 		return nil
 	}
-	r.Publishing = false
-	if err := o.write(context.WithoutCancel(ctx), r); err != nil {
-		r.Publishing = true
-		return err
-	}
-	return nil
+	next := *r
+	next.Former, next.Publishing = nil, false
+	return o.replace(context.WithoutCancel(ctx), r, next, func(tx store.Tx) error {
+		if err := dropPorts(tx, r.ID, r.Former); err != nil {
+			return err
+		}
+		return takePorts(tx, r.ID, r.Request.Ports) // those that are in both
+	})
 }
 
 // publishAgain is republish for an attachment that has something to publish or to

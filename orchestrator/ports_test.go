@@ -3,6 +3,7 @@ package orchestrator_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/brfuse/brfuse/orchestrator"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -83,7 +85,7 @@ func TestPortsOfTwoAttachments(t *testing.T) {
 					return
 				}
 				require.ErrorIs(r.t, err, vnic.ErrPortTaken)
-				require.ErrorContains(r.t, err, "attachment "+string(a.ID)+" has that port")
+				require.ErrorContains(r.t, err, "is published for attachment "+string(a.ID))
 				assert.Equal(r.t, before, r.leases())
 				_, err = r.orch.Detach(r.t.Context(), a.ID)
 				require.NoError(r.t, err)
@@ -172,6 +174,72 @@ func TestPublishFails(t *testing.T) {
 		r.world.Before("plug", nil)
 		assert.Equal(r.t, "8080:80/tcp", r.ports())
 		assert.Equal(r.t, leases, r.leases())
+	})
+}
+
+// TestPortsStayTakenWhileTheyChange: until the host half has the new ports, nobody
+// else gets those that may have to come back.
+func TestPortsStayTakenWhileTheyChange(t *testing.T) {
+	inRig(t, func(r *rig) {
+		ctx := r.t.Context()
+		a, err := r.orch.Attach(ctx, publishing("web", mapping(8080, 80)))
+		require.NoError(r.t, err)
+		r.world.Occupy(9090, true)
+		var thief error
+		r.world.Before("plug", func(context.Context) error {
+			r.world.Before("plug", nil)
+			_, thief = r.orch.Attach(ctx, publishing("db", mapping(8080, 80)))
+			return nil
+		})
+		_, err = r.orch.Publish(ctx, a.ID, []vnic.PortMapping{mapping(9090, 80)})
+		require.ErrorIs(r.t, err, vnic.ErrPortTaken)
+		require.ErrorIs(r.t, thief, vnic.ErrPortTaken)
+		assert.Equal(r.t, "8080:80/tcp", r.ports())
+		_, err = r.orch.Attach(ctx, publishing("db", mapping(9091, 80)))
+		require.NoError(r.t, err)
+		r.world.Occupy(9090, false)
+		_, err = r.orch.Publish(ctx, a.ID, []vnic.PortMapping{mapping(9090, 80)})
+		require.NoError(r.t, err)
+		assert.Equal(r.t, 2, strings.Count(r.leases(), "port/"), "8080 is nobody's")
+	})
+}
+
+// TestPortQuota: each port takes descriptors of the daemon's, so a guest has so many.
+func TestPortQuota(t *testing.T) {
+	inRig(t, func(r *rig) {
+		ctx := r.t.Context()
+		many := func(first, n int) (ports []vnic.PortMapping) {
+			for i := range n {
+				ports = append(ports, mapping(uint16(first+i), 80))
+			}
+			return ports
+		}
+		ask := func(iface, manager string, ports []vnic.PortMapping) (vnic.Attachment, error) {
+			req := request("web", iface)
+			req.Manager, req.Ports = manager, ports
+			return r.orch.Attach(ctx, req)
+		}
+		var last vnic.Attachment
+		for i := range orchestrator.MaxPortsPerVM / vnic.MaxPorts {
+			var err error
+			last, err = ask(fmt.Sprintf("eth%d", i), "cni", many(10_000+i*vnic.MaxPorts, vnic.MaxPorts))
+			require.NoError(r.t, err)
+		}
+		_, err := ask("net1", "cni", many(2000, 1))
+		require.ErrorIs(r.t, err, vnic.ErrForbidden)
+		require.ErrorContains(r.t, err, "vm vm1 would have 1025 published ports, its guest may ask for 1024")
+		more, err := ask("net1", "cni", nil)
+		require.NoError(r.t, err)
+		_, err = r.orch.Publish(ctx, more.ID, many(2000, 1))
+		require.ErrorIs(r.t, err, vnic.ErrForbidden)
+		_, err = r.orch.Publish(ctx, last.ID, last.Request.Ports)
+		require.NoError(r.t, err, "no more than before")
+		_, err = ask("net2", "", many(2000, 1))
+		require.NoError(r.t, err, "the daemon's API is not limited")
+		_, err = r.orch.Publish(ctx, last.ID, last.Request.Ports[:10])
+		require.NoError(r.t, err)
+		_, err = r.orch.Publish(ctx, more.ID, many(3000, 10))
+		require.NoError(r.t, err)
 	})
 }
 
@@ -277,5 +345,22 @@ func TestPortTakenWhileTheDaemonWasAway(t *testing.T) {
 		r.world.Occupy(8080, false)
 		r.settleDown()
 		assert.Equal(r.t, "8080:80/tcp", r.ports())
+	})
+}
+
+// TestPodDiedWhileItsPortWasTaken: the port that can't be had is no reason to keep
+// the vNIC of a dead pod.
+func TestPodDiedWhileItsPortWasTaken(t *testing.T) {
+	inRig(t, func(r *rig) {
+		_, err := r.orch.Attach(r.t.Context(), publishing("web", mapping(8080, 80)))
+		require.NoError(r.t, err)
+		r.conn.Crash()
+		r.world.Forget()
+		r.world.Occupy(8080, true)
+		r.world.KillPod("vm1", "web")
+		r.restart()
+		synctest.Wait()
+		r.world.Occupy(8080, false)
+		r.nothingLeft()
 	})
 }

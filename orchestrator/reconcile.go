@@ -175,11 +175,9 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 			return fmt.Errorf("tap %s is not up in its network's bridge: repair: %w", r.ID.TapName(), err)
 		}
 	}
-	if err := o.publishAgain(ctx, r); err != nil {
-		return err
-	}
+	perr := o.publishAgain(ctx, r) // a port that another program has doesn't keep a dead pod's vNIC
 	if !t.guest {
-		return nil
+		return perr
 	}
 	if nic, ok := t.nics[r.MAC]; ok && nic.Netns == "" && !r.Request.Handover {
 		log.Info("vnic is in the guest's first namespace: its pod died, detaching", "interface", nic.Interface)
@@ -188,15 +186,15 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 	err := o.tell(ctx, r)
 	switch {
 	case err == nil:
-		return nil
+		return perr
 	case errors.Is(err, vnic.ErrAgentUnavailable):
 		log.Info("agent went away while it was told of a vnic", "error", err)
-		return nil
+		return perr
 	case errors.Is(err, vnic.ErrUnknownPod), errors.Is(err, vnic.ErrNICMissing), errors.Is(err, vnic.ErrNameTaken):
 		log.Warn("vnic is not in its pod any more, detaching", "error", err)
 		return o.undo(ctx, r)
 	}
-	return err
+	return errors.Join(err, perr)
 }
 
 // bridgeAgain makes the attachment's tap a port of its network's bridge, which

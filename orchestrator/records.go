@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/brfuse/brfuse/orchestrator/ipam"
@@ -41,8 +42,10 @@ type vmRecord struct {
 // written at.
 type record struct {
 	vnic.Attachment
-	// Publishing says that the host half may have other ports than the request.
-	Publishing bool `json:"publishing,omitempty"`
+	// Publishing says that the host half may have other ports than the request:
+	// some of Former, which stay taken as long.
+	Publishing bool               `json:"publishing,omitempty"`
+	Former     []vnic.PortMapping `json:"former,omitempty"`
 
 	rev int64
 	// untouched says that the host half was surely not asked to plug it yet.
@@ -51,6 +54,9 @@ type record struct {
 
 func (r record) key() vnic.Key     { return r.Request.Key }
 func (r record) owner() ipam.Owner { return ipam.Owner{ID: r.ID, Key: r.key()} }
+
+// held returns the ports that are taken for the attachment.
+func (r record) held() []vnic.PortMapping { return slices.Concat(r.Request.Ports, r.Former) }
 
 // load reads the value of key into v and returns its revision, 0 when there is none.
 func load(tx store.ReadTx, key string, v any) (int64, error) {
@@ -198,7 +204,7 @@ func (o *Orchestrator) erase(ctx context.Context, r *record) error {
 			tx.Delete(attachmentKey(r.ID)),
 			o.pool.Free(tx, r.owner()),
 			o.pool.FreeMAC(tx, r.owner(), r.MAC),
-			dropPorts(tx, r.ID, r.Request.Ports),
+			dropPorts(tx, r.ID, r.held()),
 		)
 	})
 	if err != nil {

@@ -33,6 +33,36 @@ func (o *Orchestrator) quota(tx store.ReadTx, vm string) error {
 	return nil
 }
 
+// MaxPortsPerVM is how many ports of the hypervisor the attachments of a VM may have
+// published when its guest asks for another. Each takes descriptors of the daemon's.
+const MaxPortsPerVM = 1024
+
+// portQuota returns a [vnic.ErrForbidden] when a guest may not have those ports of
+// the hypervisor beside what the VM has.
+func portQuota(tx store.ReadTx, req vnic.Request, ports []vnic.PortMapping) error {
+	if req.Manager == "" || len(ports) == 0 {
+		return nil
+	}
+	items, err := attachmentItems(tx, req.VM)
+	if err != nil {
+		return err
+	}
+	n := len(ports)
+	for _, it := range items {
+		var r record
+		if err := decode(it, &r); err != nil {
+			return err
+		}
+		if n += len(r.Former); r.key() != req.Key {
+			n += len(r.Request.Ports) // else it has ports instead
+		}
+	}
+	if n > MaxPortsPerVM {
+		return fmt.Errorf("vm %s would have %d published ports, its guest may ask for %d: %w", req.VM, n, MaxPortsPerVM, vnic.ErrForbidden)
+	}
+	return nil
+}
+
 // Reserve keeps an address of a network for a later attachment of a VM: the wanted
 // one, or when that is not valid, any of its family. To reserve a certain one
 // again is no error. An Attach by Docker in the same VM that wants the address

@@ -15,8 +15,8 @@ import (
 )
 
 // AddVM registers a VM; it need not run yet. To add the same one again is no
-// error, and changes its GuestNetworks, for what the guest asks from then on. One
-// that differs in more is a [vnic.ErrConflict]; a socket or channel that
+// error, and changes its GuestNetworks if it has any, for what the guest asks from
+// then on; [vnic.AllNetworks] takes earlier ones back. One that differs in more is a [vnic.ErrConflict]; a socket or channel that
 // belongs to another VM is an [vnic.ErrInUse], and so is a hypervisor that has
 // vNICs of another VM.
 func (o *Orchestrator) AddVM(ctx context.Context, vm vnic.VM) error {
@@ -67,13 +67,28 @@ func checkGuestNetworks(names []string) error {
 		switch err := vnic.CheckNetworkName(n); {
 		case err != nil:
 			return fmt.Errorf("guest network: %w", err)
-		case n == vnic.NoNetwork && len(names) > 1:
+		case isWord(n) && len(names) > 1:
 			return fmt.Errorf("guest networks %v: %q goes with no other: %w", names, n, vnic.ErrInvalid)
 		case slices.Contains(names[:i], n):
 			return fmt.Errorf("guest networks %v: %q twice: %w", names, n, vnic.ErrInvalid)
 		}
 	}
 	return nil
+}
+
+// isWord tells that no network can have that name, because `brfuse vm add` takes it
+// for something else.
+func isWord(name string) bool { return name == vnic.AllNetworks || name == vnic.NoNetwork }
+
+// guestNetworks returns those of a VM that had old and is added again with names.
+func guestNetworks(old, names []string) []string {
+	switch {
+	case len(names) == 0:
+		return old
+	case names[0] == vnic.AllNetworks:
+		return nil
+	}
+	return names
 }
 
 // checkSocket refuses what can't become a socket. There is none yet before the
@@ -154,27 +169,29 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	fresh = true
+	var same vmRecord
 	for _, old := range vms {
 		switch {
 		case old.Name == vm.Name && (old.QMP != vm.QMP || old.Channel != vm.Channel):
 			return false, fmt.Errorf("it has qmp %s and channel %s, not %s and %s; remove it first by `brfuse vm rm %s`: %w",
 				old.QMP, old.Channel, vm.QMP, vm.Channel, vm.Name, vnic.ErrConflict)
-		case old.Name == vm.Name && !old.Removing && old.Equal(vm):
-			return false, nil
 		case old.Name == vm.Name:
-			fresh = false
+			same = old
 		case old.QMP == vm.QMP:
 			return false, fmt.Errorf("qmp socket %s is that of vm %s; give each vm its own: %w", vm.QMP, old.Name, vnic.ErrInUse)
 		case old.Channel == vm.Channel:
 			return false, fmt.Errorf("channel %s is that of vm %s; give each vm its own: %w", vm.Channel, old.Name, vnic.ErrInUse)
 		}
 	}
-	return fresh, save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
+	vm.GuestNetworks = guestNetworks(same.GuestNetworks, vm.GuestNetworks)
+	if same.Equal(vm) && !same.Removing {
+		return false, nil
+	}
+	return same.Name == "", save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
 }
 
-// RemoveVM forgets a VM, and what is reserved for it. While it has attachments the error is [vnic.ErrInUse],
-// unless forced: then they are detached first. When there is no such VM, the
+// RemoveVM forgets a VM, and what is reserved for it. While it has attachments the
+// error is [vnic.ErrInUse], unless forced: then they are detached first. When there is no such VM, the
 // error is [vnic.ErrUnknownVM]. A removal that fails has closed the VM to new
 // attachments; remove it again, or add it again to go back.
 func (o *Orchestrator) RemoveVM(ctx context.Context, name string, force bool) error {

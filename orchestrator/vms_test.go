@@ -62,6 +62,39 @@ func TestAddVM(t *testing.T) {
 	}
 }
 
+func TestGuestNetworksOfAVMThatIsAddedAgain(t *testing.T) {
+	inRig(t, func(r *rig) {
+		for _, step := range []struct {
+			name      string
+			add, want []string
+		}{
+			{"as it is", nil, nil},
+			{"one", []string{"blue"}, []string{"blue"}},
+			{"left out", nil, []string{"blue"}},
+			{"others", []string{"red", "green"}, []string{"red", "green"}},
+			{"none", []string{vnic.NoNetwork}, []string{vnic.NoNetwork}},
+			{"left out after none", nil, []string{vnic.NoNetwork}},
+			{"all", []string{vnic.AllNetworks}, nil},
+			{"left out after all", nil, nil},
+		} {
+			again := vm("vm1")
+			again.GuestNetworks = step.add
+			require.NoError(r.t, r.orch.AddVM(r.t.Context(), again), step.name)
+			got, err := r.orch.VM(r.t.Context(), "vm1")
+			require.NoError(r.t, err)
+			assert.Equal(r.t, step.want, got.GuestNetworks, step.name)
+		}
+		fresh := vm("vm2")
+		fresh.GuestNetworks = []string{vnic.AllNetworks}
+		require.NoError(r.t, r.orch.AddVM(r.t.Context(), fresh))
+		got, err := r.orch.VM(r.t.Context(), "vm2")
+		require.NoError(r.t, err)
+		assert.True(r.t, got.Allows("blue"))
+		fresh.GuestNetworks = []string{"blue", vnic.AllNetworks}
+		require.ErrorContains(r.t, r.orch.AddVM(r.t.Context(), fresh), `"all" goes with no other`)
+	})
+}
+
 func TestAddVMSockets(t *testing.T) {
 	dir := t.TempDir()
 	file, socket := filepath.Join(dir, "file"), filepath.Join(dir, "socket")

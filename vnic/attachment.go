@@ -3,6 +3,7 @@ package vnic
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -155,6 +156,26 @@ type Attachment struct {
 	Timings []Timing `json:"timings,omitempty"`
 	// LastError is why the last step failed, for attachments that are being undone.
 	LastError string `json:"lastError,omitempty"`
+}
+
+// Routes returns the routes that the pod gets beside those to its subnets, which
+// come with the addresses: for each family a default route over the gateway, unless
+// the request has one of its own or does without, and those of the request.
+func (a Attachment) Routes() []Route {
+	var list []Route
+	for _, gw := range a.Gateways {
+		if a.Request.NoDefaultRoute || !gw.IsValid() {
+			continue
+		}
+		to := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if gw.Is6() {
+			to = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		if !slices.ContainsFunc(a.Request.Routes, func(r Route) bool { return r.Destination == to }) {
+			list = append(list, Route{Destination: to, Gateway: gw})
+		}
+	}
+	return append(list, a.Request.Routes...)
 }
 
 // Timing is the duration of one step of an attach or detach.

@@ -68,3 +68,32 @@ func TestAttachmentSurvivesJSON(t *testing.T) {
 	require.NoError(t, json.Unmarshal(raw, &out))
 	assert.Equal(t, in, out)
 }
+
+func TestRoutes(t *testing.T) {
+	gw4, gw6 := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1")
+	more := vnic.Route{Destination: netip.MustParsePrefix("10.7.0.0/16"), Gateway: gw4}
+	other := vnic.Route{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.1.0.254")}
+	cases := []struct {
+		name string
+		a    vnic.Attachment
+		want []vnic.Route
+	}{
+		{"ipv4", vnic.Attachment{Gateways: []netip.Addr{gw4}}, []vnic.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw4}}},
+		{"no gateway", vnic.Attachment{Gateways: []netip.Addr{{}}}, nil},
+		{"both", vnic.Attachment{Gateways: []netip.Addr{gw6, gw4}}, []vnic.Route{
+			{Destination: netip.MustParsePrefix("::/0"), Gateway: gw6},
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw4},
+		}},
+		{"none wanted", vnic.Attachment{Gateways: []netip.Addr{gw4}, Request: vnic.Request{NoDefaultRoute: true}}, nil},
+		{"more of them", vnic.Attachment{Gateways: []netip.Addr{gw4}, Request: vnic.Request{Routes: []vnic.Route{more}}}, []vnic.Route{
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw4}, more,
+		}},
+		{"only more", vnic.Attachment{Gateways: []netip.Addr{gw4}, Request: vnic.Request{NoDefaultRoute: true, Routes: []vnic.Route{more}}}, []vnic.Route{more}},
+		{"another default", vnic.Attachment{Gateways: []netip.Addr{gw4, gw6}, Request: vnic.Request{Routes: []vnic.Route{other}}}, []vnic.Route{
+			{Destination: netip.MustParsePrefix("::/0"), Gateway: gw6}, other,
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) { assert.Equal(t, c.want, c.a.Routes()) })
+	}
+}

@@ -105,3 +105,17 @@ func (e *NoSlotError) Error() string {
 
 // Unwrap makes the error an [ErrNoSlot].
 func (e *NoSlotError) Unwrap() error { return ErrNoSlot }
+
+// TakenError says that something is another's. It is an [ErrAddressTaken] or an
+// [ErrPortTaken].
+type TakenError struct {
+	What string // such as "address 10.9.0.7"
+	Why  string // whose it is, and the remedy, such as "is leased to vm1/web/eth0; choose another"
+	Err  error  // ErrAddressTaken or ErrPortTaken
+}
+
+// Error is "WHAT WHY: ERR".
+func (e *TakenError) Error() string { return fmt.Sprintf("%s %s: %s", e.What, e.Why, e.Err) }
+
+// Unwrap returns Err.
+func (e *TakenError) Unwrap() error { return e.Err }

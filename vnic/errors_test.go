@@ -22,3 +22,11 @@ func TestCodes(t *testing.T) {
 	assert.Empty(t, vnic.CodeOf(nil))
 	assert.NoError(t, vnic.ErrorOf("no such code"))
 }
+
+func TestTakenError(t *testing.T) {
+	err := fmt.Errorf("attach web: %w", &vnic.TakenError{What: "address 10.9.0.7", Why: "is leased to vm1/web/eth0; choose another", Err: vnic.ErrAddressTaken})
+	assert.Equal(t, vnic.Code("address_taken"), vnic.CodeOf(err))
+	require.ErrorIs(t, err, vnic.ErrAddressTaken)
+	require.NotErrorIs(t, err, vnic.ErrPortTaken)
+	assert.EqualError(t, err, "attach web: address 10.9.0.7 is leased to vm1/web/eth0; choose another: address taken")
+}

@@ -17,12 +17,16 @@ type VM struct {
 	// a virtio-serial port named org.brfuse.agent.0, or "vsock:CID:PORT". Required.
 	Channel string `json:"channel"`
 	// GuestNetworks are the networks that the guest may ask for by itself, for its
-	// container engines. Default: all; see [NoNetwork].
+	// container engines. Default: all; see [AllNetworks] and [NoNetwork].
 	GuestNetworks []string `json:"guestNetworks,omitempty"`
 }
 
-// NoNetwork as the only one of a VM's GuestNetworks lets the guest ask for none.
-const NoNetwork = "none"
+// Words that stand alone among a VM's GuestNetworks: the guest may ask for all, or
+// for none. No network has such a name.
+const (
+	AllNetworks = "all"
+	NoNetwork   = "none"
+)
 
 // Equal says whether v and o are the same VM, registered the same way.
 func (v VM) Equal(o VM) bool {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Protocols of published ports.
@@ -58,6 +60,8 @@ func (m PortMapping) Validate() error {
 }
 
 // Bandwidth limits a pod's traffic, each direction by itself. A zero rate is no limit.
+// Egress is policed by a bucket that holds a second's worth of the rate at the least,
+// so a smaller burst has no effect there.
 type Bandwidth struct {
 	Ingress Rate `json:"ingress,omitzero"` // to the pod
 	Egress  Rate `json:"egress,omitzero"`  // from the pod
@@ -111,12 +115,16 @@ func CheckLabels(labels map[string]string) error {
 		return fmt.Errorf("%d labels are more than %d: %w", len(labels), maxLabels, ErrInvalid)
 	}
 	for k, v := range labels {
-		if k == "" || len(k)+len(v) > maxLabel || strings.IndexFunc(k+v, func(r rune) bool { return r < 0x20 || r == 0x7f || r == 0xfffd }) >= 0 {
+		if k == "" || len(k)+len(v) > maxLabel || strings.ContainsFunc(k+v, unprintable) {
 			return fmt.Errorf("label %.64q=%.64q: empty key, unprintable, or longer than %d bytes: %w", k, v, maxLabel, ErrInvalid)
 		}
 	}
 	return nil
 }
+
+// unprintable says what would spoil a terminal or a table, be it by control codes
+// or by turning text around. Bytes that are not UTF-8 are read as U+FFFD.
+func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 // checkOptions checks what a request may have beside its vNIC.
 func (r Request) checkOptions() error {

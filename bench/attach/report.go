@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/brfuse/brfuse/bench/internal/stats"
+	"github.com/brfuse/brfuse/internal/stats"
 )
 
 // goal is the ratio to the floor that brfuse is to have.
@@ -42,7 +42,7 @@ func (r report) print(w io.Writer, limit float64) (met bool, err error) {
 	r.printSteps(p, "attach", attachStep)
 	r.printSteps(p, "detach", detachStep)
 	attach := r.printRatio(p, "\nattach", attachFused, attachFloor)
-	detach := r.printRatio(p, "detach", detachFused, detachFloor)
+	detach := r.printRatio(p, "detach", detachFused, detachFloorAll)
 	r.printMemory(p)
 	met = limit == 0 || attach <= limit && detach <= limit
 	if !met {
@@ -73,7 +73,7 @@ func (r report) printSeries(p *printer) {
 	p.row("    of that: addresses", r.series[attachFloorAddr])
 	p.row("attach, brfuse: call until the pod answers", r.series[attachFused])
 	p.row("  until the call returns", r.series[attachFusedReturn])
-	p.row("detach, floor: device_del until DEVICE_DELETED", r.series[detachFloor])
+	p.row("detach, floor: device_del until the NIC is gone", r.series[detachFloor])
 	p.row("  until the backend and the tap are gone too", r.series[detachFloorAll])
 	p.row("detach, brfuse: call until it returns", r.series[detachFused])
 }

@@ -1,7 +1,8 @@
 // Package agentd serves a guest's agent over the channel to its hypervisor.
 //
 // It opens the VM's end of the channel, awaits the daemon, and does what the
-// daemon asks as long as the session lasts; then it opens the channel anew.
+// daemon asks as long as the session lasts; then it opens the channel anew. By the
+// same session the front doors, which serve container engines, ask the daemon.
 package agentd
 
 import (

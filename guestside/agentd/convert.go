@@ -5,10 +5,9 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -86,7 +85,7 @@ func toMove(req *agentv1.MoveRequest) (vnic.Move, error) {
 		m.Addresses = append(m.Addresses, p)
 	}
 	for _, r := range req.GetRoutes() {
-		route, err := toRoute(r)
+		route, err := agentconv.ToRoute(r)
 		if err != nil {
 			return m, err
 		}
@@ -112,22 +111,6 @@ func toNeighbour(n *agentv1.Neighbour) (neighbour vnic.Neighbour, err error) {
 	return neighbour, nil
 }
 
-func toRoute(r *agentv1.Route) (route vnic.Route, err error) {
-	if route.Destination, err = netip.ParsePrefix(r.GetDestination()); err != nil {
-		return route, fmt.Errorf("route: %w: %w", err, vnic.ErrInvalid)
-	}
-	if r.GetGateway() == "" {
-		return route, nil
-	}
-	if route.Gateway, err = netip.ParseAddr(r.GetGateway()); err != nil {
-		return route, fmt.Errorf("route to %s: %w: %w", route.Destination, err, vnic.ErrInvalid)
-	}
-	if route.Gateway.Is4() != route.Destination.Addr().Is4() {
-		return route, fmt.Errorf("route to %s over %s: two families: %w", route.Destination, route.Gateway, vnic.ErrInvalid)
-	}
-	return route, nil
-}
-
 // fromNICs returns a list as it is told. A pod may have given its vNIC any name
 // and any number of addresses. What the daemon would refuse is left out here, so
 // that one pod can't spoil the list of all.
@@ -143,21 +126,10 @@ func fromNICs(nics []vnic.NIC) []*agentv1.NIC {
 func fromNIC(n vnic.NIC) *agentv1.NIC {
 	m := &agentv1.NIC{
 		Id: string(n.ID), Mac: n.MAC.String(), Pci: n.PCI, Driver: n.Driver,
-		Interface: printable(n.Interface), Netns: printable(n.Netns), Up: n.Up,
+		Interface: agentconv.Printable(n.Interface), Netns: agentconv.Printable(n.Netns), Up: n.Up,
 	}
 	for _, p := range n.Addresses {
 		m.Addresses = append(m.Addresses, p.String())
 	}
 	return m
-}
-
-// printable replaces what is not printable. The daemon takes nothing else, and
-// protobuf nothing that is not UTF-8.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -10,6 +10,7 @@ import (
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
 	"github.com/brfuse/brfuse/guestside/hostclient"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -160,7 +161,7 @@ func (s *service) Resolve(ctx context.Context, req *agentv1.ResolveRequest) (*ag
 		return nil, rpcerr.Encode(fmt.Errorf("find container: %w", vnic.ErrUnsupported))
 	}
 	runtime, container := req.GetRuntime(), req.GetContainer()
-	if max(len(runtime), len(container)) > maxReference || printable(runtime+container) != runtime+container {
+	if max(len(runtime), len(container)) > maxReference || agentconv.Printable(runtime+container) != runtime+container {
 		return nil, rpcerr.Encode(fmt.Errorf("container %q of %q: unprintable, or longer than %d bytes: %w",
 			cut(container), cut(runtime), maxReference, vnic.ErrInvalid))
 	}
@@ -171,6 +172,6 @@ func (s *service) Resolve(ctx context.Context, req *agentv1.ResolveRequest) (*ag
 		return nil, rpcerr.Encode(err)
 	}
 	return &agentv1.ResolveResponse{
-		Id: printable(c.ID), Name: printable(c.Name), Pod: printable(c.Pod), Netns: printable(c.Netns),
+		Id: agentconv.Printable(c.ID), Name: agentconv.Printable(c.Name), Pod: agentconv.Printable(c.Pod), Netns: agentconv.Printable(c.Netns),
 	}, nil
 }

@@ -109,6 +109,7 @@ func TestAddRefuses(t *testing.T) {
 		{"queues", `"queues":-1`, "", 7, []string{`"queues": -1`}},
 		{"socket", `"socket":"x.sock"`, "", 7, []string{`"socket": x.sock`}},
 		{"timeout", `"timeout":-2`, "", 7, []string{`"timeout": -2`}},
+		{"timeout that the agent has not", `"timeout":121`, "", 7, []string{"give seconds in 0-120"}},
 		{"route", `"routes":[{"dst":"10.0.0.0/8","gw":"fd00::1"}]`, "", 7, []string{`"routes[0]"`, "one family"}},
 		{"route with a table", `"routes":[{"dst":"10.0.0.0/8","table":7}]`, "", 7, []string{`"routes[0]"`, "table"}},
 		{"mac", `"runtimeConfig":{"mac":"01:00:00:00:00:00"}`, "", 7, []string{`"runtimeConfig.mac": 01:00:00:00:00:00`}},

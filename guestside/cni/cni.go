@@ -20,7 +20,7 @@
 //	                the network's subnets, and the routes
 //	dns             as in the specification; it goes into the result
 //	socket          the agent's; default: /run/brfuse/cni.sock
-//	timeout         in seconds; default: 30
+//	timeout         in seconds, at most 120; default: 30
 //
 // Its capabilities are ips, mac, bandwidth, portMappings and dns, with ipam also
 // ipRanges. Ports are published, and bandwidth is limited, by the hypervisor.

@@ -36,7 +36,7 @@ type config struct {
 	DNS            types.DNS `json:"dns"`
 	// Socket is the agent's. Default: [cniapi.DefaultSocket].
 	Socket string `json:"socket"`
-	// Timeout in seconds. Default: 30.
+	// Timeout in seconds, at most [cniapi.MaxTimeout]. Default: 30.
 	Timeout float64 `json:"timeout"`
 
 	Args struct {
@@ -116,8 +116,8 @@ func parseConfig(b []byte) (config, error) {
 	if !filepath.IsAbs(c.Socket) {
 		return c, invalid("socket", c.Socket, "give an absolute path")
 	}
-	if c.Timeout < 0 || c.Timeout > 3600 {
-		return c, invalid("timeout", c.Timeout, "give seconds in 0-3600")
+	if c.Timeout < 0 || c.Timeout > cniapi.MaxTimeout.Seconds() {
+		return c, invalid("timeout", c.Timeout, fmt.Sprintf("give seconds in 0-%v", cniapi.MaxTimeout.Seconds()))
 	}
 	return c, nil
 }

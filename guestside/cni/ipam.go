@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -73,9 +71,6 @@ func findPlugin(name, path string) (string, error) {
 		fi, err := os.Stat(file)
 		if err == nil && fi.Mode().IsRegular() {
 			return file, nil
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			continue
 		}
 	}
 	return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid \"ipam.type\": no plugin %s in CNI_PATH %s", name, path),

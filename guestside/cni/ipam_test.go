@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/brfuse/brfuse/guestside/cni/cniapi"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -112,6 +113,44 @@ func TestDelegatedAddIsUndone(t *testing.T) {
 			tt.set(l)
 			assertError(t, l.Add(args("1.0.0", `"ipam":{"type":"x"}`)), tt.code)
 			assert.Equal(t, []string{"ADD", "DEL"}, l.delegated)
+		})
+	}
+}
+
+// A pod that keeps its vNIC keeps its addresses.
+func TestDelegatedDel(t *testing.T) {
+	refused := func(cniapi.Request) (cniapi.Response, error) {
+		return cniapi.Response{Error: &cniapi.Error{Code: 102, Msg: "forbidden"}}, nil
+	}
+	for _, tt := range []struct {
+		name, netns string
+		answer      func(cniapi.Request) (cniapi.Response, error)
+		code        uint // 0: success
+		delegated   []string
+	}{
+		{"done", ownNetns, nil, 0, []string{"DEL"}},
+		{"agent away, pod alive", ownNetns, away, 11, nil},
+		{"agent away, netns gone", "/nowhere", away, 0, []string{"DEL"}},
+		{"refused", "/nowhere", refused, 102, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab()
+			if tt.answer != nil {
+				l.answer = tt.answer
+			}
+			l.ipam = func(string) (string, error) {
+				assert.Len(t, l.requests, 1, "the vnic goes before its addresses")
+				return "", nil
+			}
+			a := args("1.0.0", `"ipam":{"type":"x"}`)
+			a.Netns = tt.netns
+			err := l.Del(a)
+			assert.Equal(t, tt.delegated, l.delegated)
+			if tt.code != 0 {
+				assertError(t, err, tt.code)
+				return
+			}
+			require.NoError(t, err)
 		})
 	}
 }

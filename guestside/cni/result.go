@@ -70,7 +70,7 @@ func result(before *types100.Result, args *skel.CmdArgs, a vnic.Attachment, dns 
 		}
 		r.IPs = append(r.IPs, ip)
 	}
-	for _, route := range cniapi.Routes(a) {
+	for _, route := range a.Routes() {
 		tr := &types.Route{Dst: ipNet(route.Destination)}
 		if route.Gateway.IsValid() {
 			tr.GW = route.Gateway.AsSlice()

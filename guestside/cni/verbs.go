@@ -51,22 +51,25 @@ func (p *Plugin) Add(args *skel.CmdArgs) (err error) {
 	return p.print(c, result(before, args, *r.Attachment, dns))
 }
 
-// Del takes the container's vNIC away. It needs nothing but the container's ID
-// and the interface's name. See the package comment for what happens when the
-// agent is away.
+// Del takes the container's vNIC away, and then gives a delegated plugin its
+// addresses back: not before, or another pod might get one that is still in use. It
+// needs nothing but the container's ID and the interface's name. See the package
+// comment for what happens when the agent is away.
 func (p *Plugin) Del(args *skel.CmdArgs) error {
 	c, err := p.load(args)
 	if err != nil {
 		return err
 	}
-	errIPAM := p.forward(c, args, "DEL")
 	_, err = p.ask(c, requestOf(cniapi.Del, c, args))
 	if retry := asError(err); retry != nil && retry.Code == types.ErrTryAgainLater && netnsThere(args.Netns) != nil {
 		fmt.Fprintf(p.stderr, "brfuse-cni: DEL %s %s: the network namespace is gone, brfuse takes the vnic back by itself later: %v\n",
 			args.ContainerID, args.IfName, err)
 		err = nil
 	}
-	return join(errIPAM, err)
+	if err != nil {
+		return err
+	}
+	return p.forward(c, args, "DEL")
 }
 
 // Check compares the container's vNIC with what the chain's result says.
@@ -124,12 +127,9 @@ func (p *Plugin) Status(args *skel.CmdArgs) error {
 // forPod returns an error that names CNI_NETNS when path is no network namespace,
 // or the plugin's own, which is the VM's.
 func forPod(path string) error {
-	if err := netnsThere(path); err != nil {
+	pod, err := openNetns(path)
+	if pod == nil {
 		return err
-	}
-	pod, err := netnsx.Open(path)
-	if err != nil {
-		return nil // the agent may see it
 	}
 	own, err := netnsx.Current()
 	if err == nil && own.ID() == pod.ID() {
@@ -142,17 +142,27 @@ func forPod(path string) error {
 }
 
 // netnsThere returns an error that names CNI_NETNS when there is no network
-// namespace at path. A path that the plugin may not open is left to the agent.
+// namespace at path.
 func netnsThere(path string) error {
+	ns, err := openNetns(path)
+	if ns == nil {
+		return err
+	}
+	return ns.Close()
+}
+
+// openNetns opens the network namespace at path; the error names CNI_NETNS when there
+// is none. One that the plugin may not open is nil, without an error: the agent may.
+func openNetns(path string) (*netnsx.NS, error) {
 	if !filepath.IsAbs(path) {
-		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("invalid CNI_NETNS %q", path), "give the absolute path of the container's network namespace")
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("invalid CNI_NETNS %q", path), "give the absolute path of the container's network namespace")
 	}
 	ns, err := netnsx.Open(path)
-	switch {
-	case err == nil:
-		return ns.Close()
-	case errors.Is(err, vnic.ErrUnknownPod):
-		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("invalid CNI_NETNS %q: no network namespace", path), err.Error())
+	if errors.Is(err, vnic.ErrUnknownPod) {
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("invalid CNI_NETNS %q: no network namespace", path), err.Error())
 	}
-	return nil
+	if err != nil {
+		return nil, nil
+	}
+	return ns, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,27 @@ func TestGC(t *testing.T) {
 		assert.Contains(t, resp.Error.Details, "second")
 		assert.Equal(t, []cniapi.Attachment{key("c0"), key("c2"), key("c3")}, l.host.keys())
 	})
+	t.Run("names some of many", func(t *testing.T) {
+		l := setup(t)
+		for i := range 30 {
+			require.Nil(t, l.call(request(cniapi.Add, 10+i)).Error)
+		}
+		l.host.set("detach", vnic.ErrAgentUnavailable)
+		resp := l.call(cniapi.Request{Verb: cniapi.GC})
+		require.NotNil(t, resp.Error)
+		assert.Equal(t, 33, l.host.count("detach"), "each is tried")
+		assert.Equal(t, 16, strings.Count(resp.Error.Details, "detach eth0 of container c"))
+		assert.Contains(t, resp.Error.Details, "\nand 17 others")
+	})
+	t.Run("until its time is up", func(t *testing.T) {
+		l := setup(t)
+		defer l.host.hold("detach")()
+		resp := l.call(cniapi.Request{Verb: cniapi.GC, Timeout: 20})
+		require.NotNil(t, resp.Error)
+		assert.Equal(t, uint(11), resp.Error.Code)
+		assert.Equal(t, 3, strings.Count(resp.Error.Details, "not done within 20ms"))
+		assert.Equal(t, 1, l.host.count("detach"), "the others are not begun")
+	})
 	t.Run("host away", func(t *testing.T) {
 		l := setup(t)
 		l.host.set("list", vnic.ErrHostUnavailable)
@@ -210,7 +232,7 @@ func TestCheck(t *testing.T) {
 		Leases:   []netip.Prefix{netip.MustParsePrefix("10.1.0.7/24"), netip.MustParsePrefix("fd00::7/64")},
 		Gateways: []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1")},
 	}
-	whole := cniapi.Expect{MAC: made.MAC, Addresses: made.Leases, Routes: cniapi.Routes(made)}
+	whole := cniapi.Expect{MAC: made.MAC, Addresses: made.Leases, Routes: made.Routes()}
 	require.Len(t, whole.Routes, 3)
 	for _, tt := range []struct {
 		name   string

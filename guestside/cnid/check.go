@@ -58,7 +58,7 @@ func expected(a vnic.Attachment, e cniapi.Expect) (vnic.Move, error) {
 	if len(a.Leases) > 0 && len(m.Addresses) == 0 {
 		return m, fmt.Errorf("the result has addresses %v, none of the leased ones %v: %w", e.Addresses, a.Leases, vnic.ErrDiffers)
 	}
-	for _, r := range cniapi.Routes(a) {
+	for _, r := range a.Routes() {
 		if slices.ContainsFunc(e.Routes, func(q vnic.Route) bool {
 			return q.Destination == r.Destination && (!q.Gateway.IsValid() || q.Gateway == r.Gateway)
 		}) {

@@ -2,6 +2,7 @@ package cnid
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +11,8 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/brfuse/brfuse/guestside/cni/cniapi"
+	"github.com/brfuse/brfuse/internal/unixsock"
 )
 
 // errGone is why a call ends whose plugin is no longer there.
@@ -33,7 +33,7 @@ func failed(err *cniapi.Error) outcome {
 // serve answers one connection.
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
-	peer, err := peerOf(conn)
+	peer, err := unixsock.Peer(conn)
 	if err == nil && peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
 		err = fmt.Errorf("user %d asks; only root may", peer.Uid)
 	}
@@ -61,21 +61,6 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
-// peerOf returns who is at the other end.
-func peerOf(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil {
-		return nil, cerr
-	}
-	return cred, err
-}
-
 // refuse answers a request that makes no sense.
 func (s *Server) refuse(conn net.Conn, err error) {
 	s.log.Warn("refuse cni request", slog.Any("error", err))
@@ -87,10 +72,7 @@ func (s *Server) refuse(conn net.Conn, err error) {
 // life returns the context of a call: it ends at its deadline, and when the
 // plugin hangs up. The function ends it and waits for what watches the plugin.
 func (s *Server) life(ctx context.Context, conn *net.UnixConn, r *bufio.Reader, req cniapi.Request) (context.Context, func()) {
-	limit := callLimit
-	if asked := time.Duration(req.Timeout) * time.Millisecond; asked > 0 && asked < limit {
-		limit = asked
-	}
+	limit := cmp.Or(time.Duration(req.Timeout)*time.Millisecond, cniapi.MaxTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
 	ctx, expire := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s: %w", limit, context.DeadlineExceeded))
 	watching := make(chan struct{})

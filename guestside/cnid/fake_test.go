@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -146,11 +147,13 @@ func cmpKeys(a, b cniapi.Attachment) int {
 
 func (h *fakeHost) called(call string) bool { return h.count(call) > 0 }
 
+// count returns how many calls there were like one, such as "detach c1 eth0" or
+// "detach".
 func (h *fakeHost) count(call string) (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.calls {
-		if c == call {
+		if c == call || strings.HasPrefix(c, call+" ") {
 			n++
 		}
 	}

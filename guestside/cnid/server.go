@@ -7,17 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/brfuse/brfuse/guestside/cni/cniapi"
 	"github.com/brfuse/brfuse/internal/keylock"
+	"github.com/brfuse/brfuse/internal/unixsock"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -60,7 +57,6 @@ type Config struct {
 // Limits of a server.
 const (
 	maxCalls    = 64               // at once; more wait
-	callLimit   = 2 * time.Minute  // for a call that asks for more, or for nothing
 	readLimit   = 5 * time.Second  // for a request to come in, and a response to go out
 	undoLimit   = 60 * time.Second // for a vNIC that nobody waits for any more to be taken back
 	acceptPause = 100 * time.Millisecond
@@ -92,7 +88,7 @@ func New(cfg Config) *Server {
 // their time to end, removes the socket and returns ctx's reason. A socket that
 // a dead server left behind is replaced. Serve is called once.
 func (s *Server) Serve(ctx context.Context) error {
-	l, err := listen(ctx, s.cfg.Socket)
+	l, err := unixsock.Listen(ctx, s.cfg.Socket, 0o755)
 	if err != nil {
 		return fmt.Errorf("serve cni plugin: %w", err)
 	}
@@ -110,36 +106,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
-// listen opens the socket, for root alone.
-func listen(ctx context.Context, path string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	if fi, err := os.Lstat(path); err == nil {
-		if fi.Mode().Type() != fs.ModeSocket {
-			return nil, fmt.Errorf("listen on %s: there is something that is no socket; remove it or choose another path", path)
-		}
-		if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
-			return nil, errors.Join(fmt.Errorf("listen on %s: another process serves it; stop that one first", path), c.Close())
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("replace stale socket: %w", err)
-		}
-	}
-	// The socket is nobody's between listen and chmod: peers are asked who they
-	// are, too.
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l.(*net.UnixListener), nil
-}
-
 // accept takes connections until the listener is closed.
-func (s *Server) accept(ctx, base context.Context, l *net.UnixListener) error {
+func (s *Server) accept(ctx, base context.Context, l *unixsock.Listener) error {
 	slots := make(chan struct{}, maxCalls)
 	for {
 		select {

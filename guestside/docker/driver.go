@@ -55,7 +55,7 @@ type Addresses interface {
 // Agent knows the guest's links.
 type Agent interface {
 	// AtHome returns the name of a vNIC in the guest's first namespace, and
-	// whether it is there. It answers from memory.
+	// whether it is there. It waits for nobody.
 	AtHome(mac vnic.MAC) (link string, ok bool)
 }
 

@@ -3,6 +3,8 @@ package docker_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -64,6 +66,46 @@ func TestParallel(t *testing.T) {
 		assert.Equal(t, ok, body)
 		wg.Wait()
 		assert.LessOrEqual(t, time.Since(began), 30*time.Second)
+	})
+}
+
+// TestStop: a call that hangs is ended when the driver stops, and not left behind.
+func TestStop(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		d, h, _ := newDriver(t, docker.Config{StateDir: dir, Timeout: time.Hour})
+		_, body := ask(t, d, "NetworkDriver.CreateNetwork", createWeb)
+		require.Equal(t, ok, body)
+		defer h.Hang("Attach")()
+		ctx, stop := context.WithCancel(t.Context())
+		p, served := newPipes(), make(chan error, 1)
+		go func() { served <- docker.ServeOn(ctx, d, p) }()
+		client := http.Client{Transport: &http.Transport{
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx) },
+			DisableKeepAlives: true,
+		}}
+		answered := make(chan string, 1)
+		go func() {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://docker/NetworkDriver.CreateEndpoint", strings.NewReader(endpointBody("slow")))
+			if !assert.NoError(t, err) {
+				return
+			}
+			resp, err := client.Do(req)
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			assert.NoError(t, err)
+			answered <- string(b)
+		}()
+		synctest.Wait()
+		began := time.Now()
+		stop()
+		require.ErrorIs(t, <-served, context.Canceled)
+		assert.Less(t, time.Since(began), 7*time.Second)
+		assert.Contains(t, <-answered, `"Err":"create endpoint slow: attach to network blue: context canceled`)
+		assert.Contains(t, docker.StateText(filepath.Join(dir, "docker.json")), "driver: endpoint slow is to be taken away\n")
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 // ServeOn is Serve on a listener.
 func ServeOn(ctx context.Context, d *Driver, l net.Listener) error { return d.serve(ctx, l) }
+
+// Handler returns what answers dockerd, without the socket.
+func (d *Driver) Handler() http.Handler { return d.handler(context.Background()) }
 
 // StateText returns what a driver's file has, a line each.
 func StateText(path string) string {

@@ -102,7 +102,7 @@ func (d *Driver) choose(ctx context.Context, name string, subnets []netip.Prefix
 		return vnic.Network{}, fmt.Errorf("list networks: %w", err)
 	}
 	if len(list) == 0 {
-		return vnic.Network{}, fmt.Errorf("the hypervisor has no network for this vm; make one by `brfuse network add` there, or allow it by `brfuse vm add --guest-network`: %w", vnic.ErrUnknownNetwork)
+		return vnic.Network{}, fmt.Errorf("the hypervisor has no network for this vm; make one by `brfuse network create` there, or allow it by `brfuse vm add --guest-network`: %w", vnic.ErrUnknownNetwork)
 	}
 	if name == "" {
 		if fit := d.having(list, subnets); len(fit) == 1 {

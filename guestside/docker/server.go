@@ -8,12 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/brfuse/brfuse/vnic"
+	"github.com/brfuse/brfuse/internal/unixsock"
 )
 
 // Limits of what dockerd sends.
@@ -31,7 +29,7 @@ const mediaType = "application/vnd.docker.plugins.v1.1+json"
 // Serve listens on the socket, answers dockerd and reconciles until ctx ends, and
 // returns its reason. It is called once.
 func (d *Driver) Serve(ctx context.Context) error {
-	l, err := listen(ctx, d.cfg.Socket)
+	l, err := unixsock.Listen(ctx, d.cfg.Socket, 0o700)
 	if err != nil {
 		return fmt.Errorf("serve docker driver: %w", err)
 	}
@@ -40,8 +38,10 @@ func (d *Driver) Serve(ctx context.Context) error {
 
 // serve is Serve on a listener, which it closes.
 func (d *Driver) serve(ctx context.Context, l net.Listener) error {
+	calls, endCalls := context.WithCancel(context.WithoutCancel(ctx))
+	defer endCalls()
 	srv := &http.Server{
-		Handler: d.Handler(), MaxHeaderBytes: maxHeader,
+		Handler: d.handler(calls), MaxHeaderBytes: maxHeader,
 		ReadTimeout: readLimit, IdleTimeout: idleLimit,
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -51,66 +51,30 @@ func (d *Driver) serve(ctx context.Context, l net.Listener) error {
 	wg.Go(func() { d.reconcile(ctx) })
 	wg.Go(func() { cancel(srv.Serve(l)) })
 	<-ctx.Done()
-	stop, stopped := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
-	defer stopped()
-	if err := srv.Shutdown(stop); err != nil {
-		_ = srv.Close()
+	if shutdown(ctx, srv) != nil {
+		endCalls()
+		if shutdown(ctx, srv) != nil {
+			_ = srv.Close()
+		}
 	}
 	return context.Cause(ctx)
 }
 
-// listen makes a socket that only root can use, in place of one that nobody
-// listens on.
-func listen(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make folder of plugins: %w", err)
-	}
-	var dialer net.Dialer
-	if c, err := dialer.DialContext(ctx, "unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("listen on %s: another driver does; stop it: %w", path, vnic.ErrInUse)
-	}
-	// Under another name until it is ready: who finds it can use it.
-	fresh := path + ".new"
-	for _, old := range []string{fresh, path} {
-		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("remove an old socket: %w", err)
-		}
-	}
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "unix", fresh)
-	if err != nil {
-		return nil, err
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // it has another name then
-	if err := errors.Join(os.Chmod(fresh, 0o600), os.Rename(fresh, path)); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return unlinking{l, path}, nil
-}
-
-// unlinking removes its socket when it is closed.
-type unlinking struct {
-	net.Listener
-	path string
-}
-
-func (u unlinking) Close() error {
-	err := os.Remove(u.path)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, u.Listener.Close())
+// shutdown takes no more calls, and waits a while for those that are under way.
+func shutdown(ctx context.Context, srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	return srv.Shutdown(ctx)
 }
 
 // call answers a request.
 type call func(ctx context.Context, body []byte) (any, error)
 
-// Handler returns what answers dockerd, without the socket.
-func (d *Driver) Handler() http.Handler {
+// handler returns what answers dockerd, without the socket. Calls end with life.
+func (d *Driver) handler(life context.Context) http.Handler {
 	mux := http.NewServeMux()
 	for name, fn := range d.calls() {
-		mux.Handle("/"+name, d.serveCall(name, fn))
+		mux.Handle("/"+name, d.serveCall(life, name, fn))
 	}
 	return mux // it says "404 page not found" to others, which dockerd knows as "not implemented"
 }
@@ -185,8 +149,8 @@ type failed struct {
 	Error string
 }
 
-// serveCall serves one call. What was begun is ended also when dockerd hangs up.
-func (d *Driver) serveCall(name string, fn call) http.Handler {
+// serveCall serves one call. It goes on when dockerd hangs up, and ends with life.
+func (d *Driver) serveCall(life context.Context, name string, fn call) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			d.reply(w, http.StatusMethodNotAllowed, failedBy(fmt.Errorf("%s: use POST", name)))
@@ -197,7 +161,7 @@ func (d *Driver) serveCall(name string, fn call) http.Handler {
 			d.reply(w, http.StatusRequestEntityTooLarge, failedBy(fmt.Errorf("%s: read request: %w", name, err)))
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), d.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(life, d.cfg.Timeout)
 		defer cancel()
 		began := time.Now()
 		a, err := fn(ctx, body)

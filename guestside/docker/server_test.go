@@ -107,7 +107,6 @@ func dialUntil(ctx context.Context, path string) (net.Conn, error) {
 
 func TestSocketTaken(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "brfuse.sock")
-	require.NoError(t, os.WriteFile(socket, nil, 0o600), "what nobody listens on is replaced")
 	first, _, _ := newDriver(t, docker.Config{Socket: socket})
 	serve(t, first)
 	c, err := dialUntil(t.Context(), socket)
@@ -117,7 +116,7 @@ func TestSocketTaken(t *testing.T) {
 	second, _, _ := newDriver(t, docker.Config{Socket: socket})
 	err = second.Serve(t.Context())
 	require.ErrorIs(t, err, vnic.ErrInUse)
-	require.ErrorContains(t, err, "another driver does; stop it")
+	require.ErrorContains(t, err, "another process serves it; stop that one first")
 	assert.FileExists(t, socket)
 }
 

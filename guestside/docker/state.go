@@ -165,7 +165,9 @@ func parseState(raw []byte) (state, error) {
 	return s, nil
 }
 
-// view calls fn with the state, which fn leaves as it is and keeps nothing of.
+// view calls fn with the state. fn changes no more than what the file does not have.
+// What is in the file of a network, endpoint or pool doesn't change either, once it
+// is in the state: another takes its place. So pointers to them may be kept.
 func (b *book) view(fn func(s *state)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -30,7 +28,7 @@ var errAnswer = errors.New("malformed answer of the agent")
 func fromMove(m vnic.Move) *agentv1.MoveRequest {
 	req := &agentv1.MoveRequest{
 		Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface,
-		Mtu: toUint32(m.MTU), Queues: toUint32(m.Queues), Handover: m.Handover, Routes: fromRoutes(m.Routes),
+		Mtu: toUint32(m.MTU), Queues: toUint32(m.Queues), Handover: m.Handover, Routes: agentconv.FromRoutes(m.Routes),
 	}
 	for _, p := range m.Addresses {
 		req.Addresses = append(req.Addresses, p.String())
@@ -159,12 +157,7 @@ func checkText(s string, limit int) error {
 
 // printable replaces what is not printable and cuts what is too long.
 func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	s = agentconv.Printable(s)
 	if len(s) > maxPath {
 		return s[:maxPath] + "..."
 	}

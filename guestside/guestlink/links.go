@@ -1,9 +1,9 @@
 // Package guestlink is the host's end of the channels to the agents in the VMs.
 //
 // A [Links] keeps one session per VM: it dials the VM's channel again and again,
-// shakes hands, serves the agent's reports and makes calls. A VM is known by its
-// channel, never by what its agent says, and all that an agent says is checked
-// before it becomes a value of package vnic.
+// shakes hands, makes calls, and serves the agent's reports and what the guest asks
+// for. A VM is known by its channel, never by what its agent says, and all that an
+// agent says is checked before it becomes a value of package vnic.
 package guestlink
 
 import (

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -201,7 +202,7 @@ func (h *host) Reserve(ctx context.Context, req *agentv1.ReserveRequest) (*agent
 	var want netip.Addr
 	if req.GetAddress() != "" {
 		var err error
-		if want, err = toAddr(req.GetAddress()); err != nil {
+		if want, err = agentconv.ToAddr(req.GetAddress()); err != nil {
 			return nil, rpcerr.Encode(err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -53,95 +54,41 @@ func toRequest(m *agentv1.AttachRequest, vm string) (r vnic.Request, err error) 
 	if r.Addresses, err = toAddrs(m.GetAddresses()); err != nil {
 		return r, err
 	}
-	if r.Routes, err = toRoutes(m.GetRoutes()); err != nil {
+	if r.Routes, err = readAll("routes", m.GetRoutes(), vnic.MaxRoutes, agentconv.ToRoute); err != nil {
 		return r, err
 	}
 	if r.Ports, err = toPorts(m.GetPorts()); err != nil {
 		return r, err
 	}
-	r.Bandwidth = toBandwidth(m.GetBandwidth())
+	r.Bandwidth = agentconv.ToBandwidth(m.GetBandwidth())
 	whole := r
 	whole.Network = cmp.Or(r.Network, "any")
 	_, err = whole.Complete()
 	return r, err
 }
 
-func toAddr(s string) (netip.Addr, error) {
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" || a.Is4In6() {
-		return a, fmt.Errorf("address %.64q: give a plain IPv4 or IPv6 address: %w", s, vnic.ErrInvalid)
-	}
-	return a, nil
-}
-
 func toAddrs(list []string) ([]netip.Addr, error) {
-	if len(list) > maxAddresses {
-		return nil, fmt.Errorf("%d addresses are more than %d: %w", len(list), maxAddresses, vnic.ErrInvalid)
-	}
-	var addrs []netip.Addr
-	for _, s := range list {
-		a, err := toAddr(s)
-		if err != nil {
-			return nil, err
-		}
-		addrs = append(addrs, a)
-	}
-	return addrs, nil
-}
-
-func toRoutes(list []*agentv1.Route) ([]vnic.Route, error) {
-	if len(list) > vnic.MaxRoutes {
-		return nil, fmt.Errorf("%d routes are more than %d: %w", len(list), vnic.MaxRoutes, vnic.ErrInvalid)
-	}
-	var routes []vnic.Route
-	for _, m := range list {
-		var r vnic.Route
-		var err error
-		if r.Destination, err = netip.ParsePrefix(m.GetDestination()); err != nil {
-			return nil, fmt.Errorf("route to %.64q: no prefix: %w", m.GetDestination(), vnic.ErrInvalid)
-		}
-		if m.GetGateway() != "" {
-			if r.Gateway, err = toAddr(m.GetGateway()); err != nil {
-				return nil, fmt.Errorf("route to %s: %w", r.Destination, err)
-			}
-		}
-		if err := r.Validate(); err != nil {
-			return nil, err
-		}
-		routes = append(routes, r)
-	}
-	return routes, nil
+	return readAll("addresses", list, maxAddresses, agentconv.ToAddr)
 }
 
 func toPorts(list []*agentv1.PortMapping) ([]vnic.PortMapping, error) {
-	if len(list) > vnic.MaxPorts {
-		return nil, fmt.Errorf("%d ports are more than %d: %w", len(list), vnic.MaxPorts, vnic.ErrInvalid)
-	}
-	var ports []vnic.PortMapping
-	for _, m := range list {
-		if m.GetHostPort() > math.MaxUint16 || m.GetPort() > math.MaxUint16 {
-			return nil, fmt.Errorf("port mapping %d:%d: no ports: %w", m.GetHostPort(), m.GetPort(), vnic.ErrInvalid)
-		}
-		p := vnic.PortMapping{HostPort: uint16(m.GetHostPort()), Port: uint16(m.GetPort()), Protocol: m.GetProtocol()}
-		if m.GetHostIp() != "" {
-			var err error
-			if p.HostIP, err = toAddr(m.GetHostIp()); err != nil {
-				return nil, err
-			}
-		}
-		if err := p.Validate(); err != nil {
-			return nil, err
-		}
-		ports = append(ports, p)
-	}
-	return ports, nil
+	return readAll("ports", list, vnic.MaxPorts, agentconv.ToPort)
 }
 
-func toBandwidth(m *agentv1.Bandwidth) vnic.Bandwidth {
-	return vnic.Bandwidth{
-		Ingress: vnic.Rate{Bits: m.GetIngress().GetBits(), Burst: m.GetIngress().GetBurst()},
-		Egress:  vnic.Rate{Bits: m.GetEgress().GetBits(), Burst: m.GetEgress().GetBurst()},
+// readAll reads a list that may have no more than limit elements.
+func readAll[M, V any](what string, list []M, limit int, read func(M) (V, error)) ([]V, error) {
+	if len(list) > limit {
+		return nil, fmt.Errorf("%d %s are more than %d: %w", len(list), what, limit, vnic.ErrInvalid)
 	}
+	var all []V
+	for _, m := range list {
+		v, err := read(m)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
 }
 
 func fromNetwork(n vnic.Network) *agentv1.Network {
@@ -158,23 +105,12 @@ func texts[T fmt.Stringer](list []T) []string {
 
 func fromAttachment(a vnic.Attachment) *agentv1.Attachment {
 	r := a.Request
-	m := &agentv1.Attachment{
+	return &agentv1.Attachment{
 		Id: string(a.ID), Pod: r.Pod, Interface: r.Interface, Network: r.Network, Netns: r.Netns, Phase: string(a.Phase),
 		Mac: macText(a.MAC), Mtu: toUint32(a.MTU), Addresses: texts(a.Leases), Gateways: texts(a.Gateways), GuestPci: a.GuestPCI,
-		Manager: r.Manager, Labels: r.Labels, Handover: r.Handover, NoDefaultRoute: r.NoDefaultRoute, Routes: fromRoutes(r.Routes),
-		Bandwidth: &agentv1.Bandwidth{
-			Ingress: &agentv1.Rate{Bits: r.Bandwidth.Ingress.Bits, Burst: r.Bandwidth.Ingress.Burst},
-			Egress:  &agentv1.Rate{Bits: r.Bandwidth.Egress.Bits, Burst: r.Bandwidth.Egress.Burst},
-		},
+		Manager: r.Manager, Labels: r.Labels, Handover: r.Handover, NoDefaultRoute: r.NoDefaultRoute,
+		Routes: agentconv.FromRoutes(r.Routes), Ports: agentconv.FromPorts(r.Ports), Bandwidth: agentconv.FromBandwidth(r.Bandwidth),
 	}
-	for _, p := range r.Ports {
-		port := &agentv1.PortMapping{HostPort: uint32(p.HostPort), Port: uint32(p.Port), Protocol: p.Protocol}
-		if p.HostIP.IsValid() {
-			port.HostIp = p.HostIP.String()
-		}
-		m.Ports = append(m.Ports, port)
-	}
-	return m
 }
 
 // macText returns the zero MAC, which is none, as nothing.
@@ -183,16 +119,4 @@ func macText(m vnic.MAC) string {
 		return ""
 	}
 	return m.String()
-}
-
-func fromRoutes(list []vnic.Route) []*agentv1.Route {
-	var routes []*agentv1.Route
-	for _, r := range list {
-		m := &agentv1.Route{Destination: r.Destination.String()}
-		if r.Gateway.IsValid() {
-			m.Gateway = r.Gateway.String()
-		}
-		routes = append(routes, m)
-	}
-	return routes
 }

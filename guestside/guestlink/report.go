@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// maxReports is how many reports of one agent are served at the same time.
+	// maxReports is how many calls of one agent are served beside maxOrders, so that
+	// its reports get through.
 	maxReports = 8
 	// An agent may report reportBurst events at once, and then one every
 	// reportEvery: more than any number of dying pods needs.

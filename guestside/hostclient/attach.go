@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -82,7 +83,7 @@ func (c *Client) Publish(ctx context.Context, pod, iface string, ports []vnic.Po
 	if len(ports) > vnic.MaxPorts {
 		return fmt.Errorf("publish ports of %s/%s: %d are more than %d: %w", pod, iface, len(ports), vnic.MaxPorts, vnic.ErrInvalid)
 	}
-	req := &agentv1.PublishRequest{Pod: pod, Interface: iface, Ports: fromPorts(ports)}
+	req := &agentv1.PublishRequest{Pod: pod, Interface: iface, Ports: agentconv.FromPorts(ports)}
 	return c.call(ctx, "publish ports of "+pod+"/"+iface, c.cfg.Order, func(ctx context.Context, h agentv1.HostService) error {
 		_, err := h.Publish(ctx, req)
 		return err

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
+	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -29,7 +29,7 @@ func fromRequest(r vnic.Request) (*agentv1.AttachRequest, error) {
 	m := &agentv1.AttachRequest{
 		Pod: r.Pod, Interface: r.Interface, Network: r.Network, Netns: r.Netns, Queues: uint32(r.Queues), Mtu: uint32(r.MTU),
 		NoDefaultRoute: r.NoDefaultRoute, Handover: r.Handover, Manager: r.Manager, Labels: r.Labels, Exact: r.Exact,
-		Routes: fromRoutes(r.Routes), Ports: fromPorts(r.Ports), Bandwidth: fromBandwidth(r.Bandwidth),
+		Routes: agentconv.FromRoutes(r.Routes), Ports: agentconv.FromPorts(r.Ports), Bandwidth: agentconv.FromBandwidth(r.Bandwidth),
 	}
 	if !r.MAC.IsZero() {
 		m.Mac = r.MAC.String()
@@ -38,38 +38,6 @@ func fromRequest(r vnic.Request) (*agentv1.AttachRequest, error) {
 		m.Addresses = append(m.Addresses, a.String())
 	}
 	return m, nil
-}
-
-func fromRoutes(routes []vnic.Route) []*agentv1.Route {
-	var list []*agentv1.Route
-	for _, r := range routes {
-		m := &agentv1.Route{Destination: r.Destination.String()}
-		if r.Gateway.IsValid() {
-			m.Gateway = r.Gateway.String()
-		}
-		list = append(list, m)
-	}
-	return list
-}
-
-func fromPorts(ports []vnic.PortMapping) []*agentv1.PortMapping {
-	var list []*agentv1.PortMapping
-	for _, p := range ports {
-		m := &agentv1.PortMapping{HostPort: uint32(p.HostPort), Port: uint32(p.Port), Protocol: p.Protocol}
-		if p.HostIP.IsValid() {
-			m.HostIp = p.HostIP.String()
-		}
-		list = append(list, m)
-	}
-	return list
-}
-
-func fromBandwidth(b vnic.Bandwidth) *agentv1.Bandwidth {
-	if b == (vnic.Bandwidth{}) {
-		return nil
-	}
-	rate := func(r vnic.Rate) *agentv1.Rate { return &agentv1.Rate{Bits: r.Bits, Burst: r.Burst} }
-	return &agentv1.Bandwidth{Ingress: rate(b.Ingress), Egress: rate(b.Egress)}
 }
 
 // appendPart adds a part of the attachments, which come in the order of their IDs.
@@ -101,14 +69,13 @@ func toAttachment(m *agentv1.Attachment) (vnic.Attachment, error) {
 		set(&a.ID, m.GetId(), vnic.ParseID),
 		setAll(&a.Leases, m.GetAddresses(), netip.ParsePrefix),
 		setAll(&a.Gateways, m.GetGateways(), netip.ParseAddr),
-		setAll(&a.Request.Routes, m.GetRoutes(), toRoute),
-		setAll(&a.Request.Ports, m.GetPorts(), toPort),
+		setAll(&a.Request.Routes, m.GetRoutes(), agentconv.ToRoute),
+		setAll(&a.Request.Ports, m.GetPorts(), agentconv.ToPort),
 	)
 	if m.GetMac() != "" { // none is leased before the first phase has passed
 		err = errors.Join(err, set(&a.MAC, m.GetMac(), vnic.ParseMAC))
 	}
-	rate := func(r *agentv1.Rate) vnic.Rate { return vnic.Rate{Bits: r.GetBits(), Burst: r.GetBurst()} }
-	a.Request.Bandwidth = vnic.Bandwidth{Ingress: rate(m.GetBandwidth().GetIngress()), Egress: rate(m.GetBandwidth().GetEgress())}
+	a.Request.Bandwidth = agentconv.ToBandwidth(m.GetBandwidth())
 	if err != nil {
 		return vnic.Attachment{}, fmt.Errorf("%w: attachment: %s", errAnswer, err.Error())
 	}
@@ -131,25 +98,6 @@ func setAll[M, V any](to *[]V, from []M, read func(M) (V, error)) error {
 		*to = append(*to, v)
 	}
 	return nil
-}
-
-func toRoute(m *agentv1.Route) (r vnic.Route, err error) {
-	if r.Destination, err = netip.ParsePrefix(m.GetDestination()); err != nil || m.GetGateway() == "" {
-		return r, err
-	}
-	r.Gateway, err = netip.ParseAddr(m.GetGateway())
-	return r, err
-}
-
-func toPort(m *agentv1.PortMapping) (p vnic.PortMapping, err error) {
-	if m.GetHostPort() > math.MaxUint16 || m.GetPort() > math.MaxUint16 {
-		return p, fmt.Errorf("port %d or %d is none", m.GetHostPort(), m.GetPort())
-	}
-	p = vnic.PortMapping{HostPort: uint16(m.GetHostPort()), Port: uint16(m.GetPort()), Protocol: m.GetProtocol()}
-	if m.GetHostIp() != "" {
-		p.HostIP, err = netip.ParseAddr(m.GetHostIp())
-	}
-	return p, err
 }
 
 func toNetworks(list []*agentv1.Network) ([]vnic.Network, error) {

@@ -14,8 +14,8 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// Plugin is the name of the CNI plugin's file, and the "type" of configurations.
-const Plugin = "brfuse"
+// pluginName is the name of the CNI plugin's file, and the "type" of configurations.
+const pluginName = "brfuse"
 
 // Config says what goes where.
 type Config struct {
@@ -54,7 +54,7 @@ func Run(c Config) error {
 		return fmt.Errorf("install CNI plugin: %w", err)
 	}
 	defer plugin.Close()
-	err = replace(filepath.Join(c.Dir, Plugin), 0o755, func(f *os.File) error {
+	err = replace(filepath.Join(c.Dir, pluginName), 0o755, func(f *os.File) error {
 		_, err := io.Copy(f, plugin)
 		return err
 	})
@@ -94,11 +94,11 @@ func checkConflist(b []byte) error {
 		return fmt.Errorf("it needs \"cniVersion\" and \"name\": %w", vnic.ErrInvalid)
 	}
 	for _, p := range list.Plugins {
-		if p.Type == Plugin {
+		if p.Type == pluginName {
 			return nil
 		}
 	}
-	return fmt.Errorf("none of its \"plugins\" has \"type\": %q: %w", Plugin, vnic.ErrInvalid)
+	return fmt.Errorf("none of its \"plugins\" has \"type\": %q: %w", pluginName, vnic.ErrInvalid)
 }
 
 // replace makes a file under a name of its own and renames it when it is on the disk.

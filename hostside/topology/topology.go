@@ -5,7 +5,7 @@
 //
 // The layout is one that was measured. Each pcie-root-port carries one
 // pcie-pci-bridge, which has 31 slots; under the ACPI hotplug of q35 machines a
-// vNIC there takes about 50 ms to come and 100 ms to go. The functions are pure.
+// vNIC there takes about 50 ms to come and as many to go. The functions are pure.
 package topology
 
 import (

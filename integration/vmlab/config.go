@@ -29,6 +29,9 @@ type Config struct {
 	// share it. The image must have the module virtio_blk. Default: the initramfs is
 	// the root.
 	Disk string
+	// KeepWrites has Disk take what the guest writes, so that a [VM.Restart] finds it.
+	// The file is the guest's alone then. Default: see Disk.
+	KeepWrites bool
 	// Mem is the memory in MiB. Default: 384.
 	Mem int
 	// CPUs is the number of virtual CPUs. Default: 1.
@@ -103,11 +106,18 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 		"-device", "virtserialport,bus=lab.0,chardev=labport,name=org.brfuse.lab.0",
 	}
 	if c.Disk != "" {
-		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,file="+c.Disk)
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot="+onOff(!c.KeepWrites)+",file="+c.Disk)
 	}
 	args = append(args, cpuArgs(accel)...)
 	args = append(args, layout.QEMUArgs()...)
 	return append(args, c.ExtraArgs...), nil
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 // cpuArgs returns the accelerator and the most of a CPU that it has. Under KVM

@@ -26,8 +26,9 @@ func (a *app) vmAdd() *cobra.Command {
 		Long: `add registers a running QEMU. It needs a QMP socket of brfuse's own and the
 channel to the agent in the guest; ` + "`brfuse topology`" + ` prints QEMU's arguments for both.
 
-To add a VM again is no error, and sets anew which networks its guest may use; what
-the guest has by then stays.`,
+To add a VM again is no error. With --guest-network it sets anew which networks the
+guest may use, and without it leaves them as they are; --guest-network all takes a
+restriction back. What the guest has by then stays.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if req.GetQmp() == "" || req.GetChannel() == "" {
@@ -54,7 +55,7 @@ the guest has by then stays.`,
 	}
 	c.Flags().StringVar(&req.Qmp, "qmp", "", "QEMU's QMP unix socket, for brfuse alone (required)")
 	c.Flags().StringSliceVar(&req.GuestNetworks, "guest-network", nil,
-		"network that the guest's container engines may use, repeatable; \"none\": none (default: all)")
+		"network that the guest's container engines may use, repeatable; \"all\" or \"none\" (default: as it is, all at first)")
 	c.Flags().StringVar(&req.Channel, "channel", "", "unix socket of the virtio-serial port org.brfuse.agent.0, or vsock:CID:PORT (required)")
 	return c
 }

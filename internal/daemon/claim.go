@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/brfuse/brfuse/internal/unixsock"
 )
 
 // claimName is an abstract unix socket: such names belong to a network
@@ -47,16 +49,5 @@ func holderOf(ctx context.Context, name string) (*unix.Ucred, error) {
 		return nil, err
 	}
 	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return cred, credErr
+	return unixsock.Peer(c.(*net.UnixConn))
 }

@@ -6,16 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/brfuse/brfuse/internal/unixsock"
 )
 
 // Config says how a daemon runs.
@@ -69,8 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// listen makes the socket. A socket that a dead daemon left is replaced; one
-// that answers is not.
+// listen makes the socket, for root and the group, if one is named.
 func listen(ctx context.Context, path, group string) (net.Listener, error) {
 	gid := -1
 	if group != "" {
@@ -79,23 +76,9 @@ func listen(ctx context.Context, path, group string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make folder of socket: %w", err)
-	}
-	var d net.Dialer
-	if c, err := d.DialContext(ctx, "unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("listen on %s: another brfused answers there: stop that one first", path)
-	}
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	old := unix.Umask(0o177) // nobody connects before the group is set
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unix", path)
-	unix.Umask(old)
+	l, err := unixsock.Listen(ctx, path, 0o755)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, err
 	}
 	if gid < 0 {
 		return l, nil
@@ -104,20 +87,6 @@ func listen(ctx context.Context, path, group string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("socket group %s: %w", group, err), l.Close())
 	}
 	return l, nil
-}
-
-// removeStale removes a socket that nobody listens at, and nothing else.
-func removeStale(path string) error {
-	fi, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case fi.Mode().Type() != fs.ModeSocket:
-		return errors.New("there is a file that is no socket: remove it, or name another by --socket")
-	}
-	return os.Remove(path)
 }
 
 func groupID(name string) (int, error) {

@@ -19,10 +19,13 @@ func TestListen(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
 
 	_, err = listen(t.Context(), path, "")
-	require.ErrorContains(t, err, "another brfused answers there")
+	require.ErrorContains(t, err, "another process serves it; stop that one first")
 
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	require.NoError(t, l.Close()) // as kill -9 leaves it
+	require.NoError(t, l.Close())
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	require.NoError(t, err)
+	dead.SetUnlinkOnClose(false)
+	require.NoError(t, dead.Close()) // as kill -9 leaves it
 	l, err = listen(t.Context(), path, "")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
@@ -36,6 +39,6 @@ func TestListenKeepsFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")
 	require.NoError(t, os.WriteFile(path, []byte("data"), 0o600))
 	_, err := listen(t.Context(), path, "")
-	require.ErrorContains(t, err, "listen on "+path+": there is a file that is no socket")
+	require.ErrorContains(t, err, "listen on "+path+": "+path+" is no socket; remove it or choose another path")
 	assert.FileExists(t, path)
 }

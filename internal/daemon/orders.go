@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/orchestrator"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -26,11 +28,15 @@ var managers = []string{"cni", "docker"}
 
 // orders carries out what guests ask for. It implements [guestlink.Orders]: a
 // guest acts on its own VM, on the networks that the VM may use, on attachments
-// that were made for it, and within quotas.
+// that were made for it, and within quotas; it learns nothing of other VMs.
 type orders struct {
+	log   *slog.Logger
 	ready <-chan struct{} // closed when orch is set
 	orch  *orchestrator.Orchestrator
 	ports PortRange
+	// publishing lets each VM change published ports one by one. Each change has the
+	// host look through all tracked connections, which others wait for.
+	publishing keylock.Locks[string]
 }
 
 // order runs fn within limit, once the orchestrator is there.
@@ -45,6 +51,22 @@ func (o *orders) order(ctx context.Context, limit time.Duration, fn func(context
 	err := fn(ctx, o.orch)
 	if errors.Is(err, os.ErrClosed) || errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		return fmt.Errorf("brfused is stopping: %w", vnic.ErrHostUnavailable)
+	}
+	return o.discreet(err)
+}
+
+// discreet keeps from a guest whose an address or a port is: that may be another
+// VM's pod. The log has it.
+func (o *orders) discreet(err error) error {
+	for _, sentinel := range []error{vnic.ErrAddressTaken, vnic.ErrPortTaken} {
+		if !errors.Is(err, sentinel) {
+			continue
+		}
+		o.log.Info("guest asked for what is taken", "error", err)
+		if taken, ok := errors.AsType[*vnic.TakenError](err); ok {
+			return fmt.Errorf("%s: choose another: %w", taken.What, sentinel)
+		}
+		return fmt.Errorf("choose another: %w", sentinel)
 	}
 	return err
 }
@@ -97,6 +119,9 @@ func (o *orders) Attach(ctx context.Context, vm string, req vnic.Request) (a vni
 		return a, fmt.Errorf("attach for manager %q: it is none of %v: %w", req.Manager, managers, vnic.ErrForbidden)
 	}
 	if err := o.ports.check(req.Ports); err != nil {
+		return a, err
+	}
+	if err := checkQueues(req.Queues); err != nil {
 		return a, err
 	}
 	err = o.order(ctx, orderLimit, func(ctx context.Context, orch *orchestrator.Orchestrator) error {
@@ -161,6 +186,11 @@ func (o *orders) Publish(ctx context.Context, vm, pod, iface string, ports []vni
 		return err
 	}
 	return o.order(ctx, orderLimit, func(ctx context.Context, orch *orchestrator.Orchestrator) error {
+		unlock, err := o.publishing.Lock(ctx, vm)
+		if err != nil {
+			return fmt.Errorf("publish ports: wait for another change: %w", err)
+		}
+		defer unlock()
 		a, err := own(orch.Find(ctx, vnic.Key{VM: vm, Pod: pod, Interface: iface}))
 		if err != nil {
 			return err

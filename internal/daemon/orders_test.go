@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -46,7 +48,7 @@ func inGuest(t *testing.T, test func(g *guest)) {
 		ready := make(chan struct{})
 		close(ready)
 		synctest.Wait()
-		test(&guest{&orders{ready: ready, orch: orch, ports: DefaultPublishPorts}, t, world, orch})
+		test(&guest{&orders{log: slog.New(slog.DiscardHandler), ready: ready, orch: orch, ports: DefaultPublishPorts}, t, world, orch})
 	})
 }
 
@@ -175,6 +177,69 @@ func TestAnotherVMsPods(t *testing.T) {
 	})
 }
 
+// TestWhoseItIs: a guest learns that something is taken, and not by whom; the
+// daemon's API tells.
+func TestWhoseItIs(t *testing.T) {
+	const addr, mac = "10.1.0.9", "02:00:5e:00:53:01"
+	wants := map[string]struct {
+		change func(*vnic.Request)
+		text   string
+		err    error
+	}{
+		"address": {func(r *vnic.Request) { r.Addresses = []netip.Addr{netip.MustParseAddr(addr)} }, "address " + addr + ": choose another: address taken", vnic.ErrAddressTaken},
+		"mac":     {func(r *vnic.Request) { r.MAC, _ = vnic.ParseMAC(mac) }, "mac " + mac + ": choose another: address taken", vnic.ErrAddressTaken},
+		"port":    {func(r *vnic.Request) { r.Ports = []vnic.PortMapping{mapping(8080)} }, "port 8080/tcp: choose another: port of the hypervisor taken", vnic.ErrPortTaken},
+		"gateway": {func(r *vnic.Request) { r.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.1")} }, "address 10.1.0.1: choose another: address taken", vnic.ErrAddressTaken},
+		"reserved": {
+			func(r *vnic.Request) { r.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.20")} }, "address 10.1.0.20: choose another: address taken", vnic.ErrAddressTaken,
+		},
+	}
+	inGuest(t, func(g *guest) {
+		ctx := g.t.Context()
+		other := order("web", "blue")
+		other.VM, other.Manager = "vm2", ""
+		for name, want := range wants {
+			if name != "gateway" && name != "reserved" {
+				want.change(&other)
+			}
+		}
+		_, err := g.orch.Attach(ctx, other)
+		require.NoError(g.t, err)
+		_, err = g.orch.Reserve(ctx, "vm2", "blue", netip.MustParseAddr("10.1.0.20"), false)
+		require.NoError(g.t, err)
+		for name, want := range wants {
+			req := order("db", "blue")
+			want.change(&req)
+			_, err := g.Attach(ctx, "vm1", req)
+			require.ErrorIs(g.t, err, want.err, name)
+			require.EqualError(g.t, err, want.text, name)
+			req.VM = "vm1"
+			_, err = g.orch.Attach(ctx, req)
+			require.ErrorIs(g.t, err, want.err, name)
+			assert.Greater(g.t, len(err.Error()), len(want.text), name)
+		}
+		_, err = g.Reserve(ctx, "vm1", "blue", netip.MustParseAddr(addr), false)
+		require.ErrorIs(g.t, err, vnic.ErrAddressTaken)
+		assert.NotContains(g.t, err.Error(), "vm2")
+		_, err = g.Attach(ctx, "vm1", order("db", "blue"))
+		require.NoError(g.t, err)
+		err = g.Publish(ctx, "vm1", "db", "eth0", []vnic.PortMapping{mapping(8080)})
+		require.EqualError(g.t, err, wants["port"].text)
+	})
+}
+
+// TestDiscreetWithoutDetails: an error that doesn't tell what is taken from whose it
+// is gives away neither.
+func TestDiscreetWithoutDetails(t *testing.T) {
+	o := &orders{log: slog.New(slog.DiscardHandler)}
+	err := o.discreet(fmt.Errorf("port 8080 of vm2/web: %w", vnic.ErrPortTaken))
+	require.ErrorIs(t, err, vnic.ErrPortTaken)
+	require.EqualError(t, err, "choose another: port of the hypervisor taken")
+	other := fmt.Errorf("network blue: %w", vnic.ErrPoolExhausted)
+	assert.Equal(t, other, o.discreet(other))
+	assert.NoError(t, o.discreet(nil))
+}
+
 func TestPortsOfAGuest(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -211,6 +276,22 @@ func TestPortsOfAGuest(t *testing.T) {
 	}
 }
 
+func TestQueuesOfAGuest(t *testing.T) {
+	inGuest(t, func(g *guest) {
+		req := order("web", "blue")
+		req.Queues = maxGuestQueues + 1
+		_, err := g.Attach(g.t.Context(), "vm1", req)
+		require.ErrorIs(g.t, err, vnic.ErrForbidden)
+		require.ErrorContains(g.t, err, "queues 17: guests may have 16")
+		req.Queues = maxGuestQueues
+		_, err = g.Attach(g.t.Context(), "vm1", req)
+		require.NoError(g.t, err)
+		req.VM, req.Pod, req.Queues, req.Manager = "vm1", "db", vnic.MaxQueues, ""
+		_, err = g.orch.Attach(g.t.Context(), req)
+		require.NoError(g.t, err, "the daemon's API is not limited")
+	})
+}
+
 func TestPortRangeText(t *testing.T) {
 	for _, bad := range []string{"", "0", "0-5", "5-4", "1-65536", "a-b", "1-2-3", "-1", "1-"} {
 		var r PortRange
@@ -235,6 +316,31 @@ func TestSessionEndsDuringAttach(t *testing.T) {
 		g.world.Before("move", nil)
 		_, err = g.Attach(g.t.Context(), "vm1", order("web", "blue"))
 		require.NoError(g.t, err)
+	})
+}
+
+// TestPublishOneByOne: a guest that changes many ports at once has one change under
+// way, and keeps no other VM from its own.
+func TestPublishOneByOne(t *testing.T) {
+	inGuest(t, func(g *guest) {
+		ctx := g.t.Context()
+		for _, pod := range []string{"web", "db"} {
+			_, err := g.Attach(ctx, "vm1", order(pod, "blue"))
+			require.NoError(g.t, err)
+		}
+		before := g.world.Calls("plug")
+		release := make(chan struct{})
+		g.world.Before("plug", func(context.Context) error { <-release; return nil })
+		done := make(chan error, 2)
+		for i, pod := range []string{"web", "db"} {
+			go func() { done <- g.Publish(ctx, "vm1", pod, "eth0", []vnic.PortMapping{mapping(uint16(8080 + i))}) }()
+		}
+		synctest.Wait()
+		assert.Equal(g.t, before+1, g.world.Calls("plug"))
+		require.ErrorIs(g.t, g.Publish(ctx, "vm2", "web", "eth0", nil), vnic.ErrNotFound, "it does not wait")
+		close(release)
+		require.NoError(g.t, <-done)
+		require.NoError(g.t, <-done)
 	})
 }
 
@@ -270,7 +376,7 @@ func TestDaemonStopsDuringAttach(t *testing.T) {
 
 func TestOrdersBeforeAndAfterTheDaemonsLife(t *testing.T) {
 	inGuest(t, func(g *guest) {
-		early := &orders{ready: make(chan struct{}), ports: DefaultPublishPorts}
+		early := &orders{log: slog.New(slog.DiscardHandler), ready: make(chan struct{}), ports: DefaultPublishPorts}
 		_, err := early.Networks(g.t.Context(), "vm1")
 		require.ErrorIs(g.t, err, vnic.ErrHostUnavailable)
 		require.NoError(g.t, g.orch.Close())

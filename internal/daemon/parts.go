@@ -49,7 +49,7 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 		return nil, err
 	}
 	started := make(chan struct{})
-	p.orders = &orders{ready: started, ports: cfg.PublishPorts}
+	p.orders = &orders{log: cfg.Log, ready: started, ports: cfg.PublishPorts}
 	// The orchestrator adds its VMs while it starts, so events and orders may come
 	// before New returns: they wait here.
 	events := make(chan vnic.Event)

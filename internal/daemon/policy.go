@@ -8,6 +8,19 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
+// maxGuestQueues is how many queue pairs a vNIC may have that a guest asks for. Each
+// takes descriptors of this daemon and of QEMU, and with vhost a thread of the host's.
+const maxGuestQueues = 16
+
+// checkQueues returns a [vnic.ErrForbidden] for more queue pairs than a guest may
+// ask for.
+func checkQueues(n int) error {
+	if n > maxGuestQueues {
+		return fmt.Errorf("queues %d: guests may have %d: %w", n, maxGuestQueues, vnic.ErrForbidden)
+	}
+	return nil
+}
+
 // PortRange are the ports of the hypervisor that guests may ask to have
 // published: First to Last. None when Last is 0. It is a flag's value.
 type PortRange struct {

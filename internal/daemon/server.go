@@ -61,6 +61,10 @@ func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfuse
 	if err := s.orch.AddVM(ctx, vm); err != nil {
 		return nil, err
 	}
+	vm, err := s.orch.VM(ctx, vm.Name) // with the networks that it had
+	if err != nil {
+		return nil, err
+	}
 	return s.vm(ctx, vm)
 }
 

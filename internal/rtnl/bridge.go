@@ -186,7 +186,7 @@ func (h *Handle) checkForwarding(l, bridge HostLink, mac vnic.MAC) error {
 		if e.LinkIndex != bridge.Index {
 			whose = fmt.Sprintf("port %s of bridge %s", h.nameOf(e.LinkIndex), bridge.Name)
 		}
-		return fmt.Errorf("mac %s is that of %s: %w: choose another", mac, whose, vnic.ErrAddressTaken)
+		return &vnic.TakenError{What: "mac " + mac.String(), Why: "is that of " + whose + "; choose another", Err: vnic.ErrAddressTaken}
 	}
 	return nil
 }

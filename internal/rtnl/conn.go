@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -158,6 +159,7 @@ type exchange struct {
 	first       uint32 // the first request's sequence number
 	reqs        []Request
 	pending     int // dumps that are not done, and the last request
+	answers     int
 	interrupted bool
 	err         error
 }
@@ -168,6 +170,10 @@ func (x *exchange) result() error {
 	}
 	return x.err
 }
+
+// maxAnswers is how many messages of an answer are kept: more routes or addresses
+// than a pod has any use for, but root in a pod can make still more.
+const maxAnswers = 1 << 18
 
 // read takes in one datagram.
 func (x *exchange) read(b []byte) error {
@@ -191,6 +197,10 @@ func (x *exchange) read(b []byte) error {
 			x.done(r, int(i), parseDone(m))
 		default:
 			if r.reply == nil {
+				continue
+			}
+			if x.answers++; x.answers > maxAnswers { // read on: the socket is used again
+				x.err = cmp.Or(x.err, fmt.Errorf("%s: the kernel has more than %d", r.what, maxAnswers))
 				continue
 			}
 			if err := r.reply(m); err != nil {

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -252,6 +253,31 @@ func TestParseAck(t *testing.T) {
 			require.EqualError(t, err, tt.want)
 		})
 	}
+}
+
+// What root in a pod makes can't take all of the agent's memory, nor the socket.
+func TestTooManyAnswers(t *testing.T) {
+	var kept []Route
+	r := GetRoutes(&kept)
+	x := exchange{first: 1, reqs: []Request{r}, pending: 1}
+	answer := func(kind uint16, body []byte) []byte {
+		h := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
+		nl.NativeEndian().PutUint32(h, uint32(cap(h)))
+		nl.NativeEndian().PutUint16(h[4:], kind)
+		nl.NativeEndian().PutUint32(h[8:], 1)
+		return append(h, body...)
+	}
+	msg := nl.NewRtMsg()
+	msg.Family = unix.AF_INET
+	one := answer(unix.RTM_NEWROUTE, msg.Serialize())
+	many := bytes.Repeat(one, 1<<10)
+	for range maxAnswers>>10 + 1 {
+		require.NoError(t, x.read(many))
+	}
+	require.NoError(t, x.read(answer(unix.NLMSG_DONE, make([]byte, 4))))
+	assert.Zero(t, x.pending, "it is read to its end")
+	require.EqualError(t, x.result(), "list routes: the kernel has more than 262144")
+	assert.Len(t, kept, maxAnswers)
 }
 
 func TestHasMAC(t *testing.T) {

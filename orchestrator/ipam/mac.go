@@ -42,7 +42,9 @@ func (p *Pool) TakeMAC(tx store.Tx, owner Owner, want vnic.MAC) (vnic.MAC, error
 			if err != nil {
 				return vnic.MAC{}, err
 			}
-			return vnic.MAC{}, fmt.Errorf("mac %s is that of %s; choose another, or detach that one: %w", m, o.Key, vnic.ErrAddressTaken)
+			return vnic.MAC{}, &vnic.TakenError{
+				What: "mac " + m.String(), Why: "is that of " + o.Key.String() + "; choose another, or detach that one", Err: vnic.ErrAddressTaken,
+			}
 		}
 	}
 	return vnic.MAC{}, errors.New("no free random mac: is the system's source of random bytes broken?")

@@ -79,7 +79,7 @@ func (p pool) unqueue(a netip.Addr) error {
 func (p pool) claim(a netip.Addr) error {
 	switch a {
 	case p.gateway:
-		return fmt.Errorf("address %s is the gateway; choose another: %w", a, vnic.ErrAddressTaken)
+		return addressTaken(a, "is the gateway; choose another")
 	case p.subnet.Addr(), vnic.LastAddr(p.subnet):
 		return fmt.Errorf("address %s is no host address of %s; choose another: %w", a, p.subnet, vnic.ErrAddressOutside)
 	}
@@ -89,11 +89,15 @@ func (p pool) claim(a netip.Addr) error {
 	}
 	switch {
 	case found && l.VM != "":
-		return fmt.Errorf("address %s is reserved for vm %s; choose another: %w", a, l.VM, vnic.ErrAddressTaken)
+		return addressTaken(a, "is reserved for vm "+l.VM+"; choose another")
 	case found:
-		return fmt.Errorf("address %s is leased to %s; choose another, or detach that one: %w", a, l.Owner.Key, vnic.ErrAddressTaken)
+		return addressTaken(a, "is leased to "+l.Owner.Key.String()+"; choose another, or detach that one")
 	}
 	return p.unqueue(a)
+}
+
+func addressTaken(a netip.Addr, why string) error {
+	return &vnic.TakenError{What: "address " + a.String(), Why: why, Err: vnic.ErrAddressTaken}
 }
 
 func (p pool) lease(a netip.Addr) (l Lease, found bool, err error) {

@@ -164,11 +164,13 @@ func (x *VM) GetGuestNetworks() []string {
 }
 
 type AddVMRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Qmp           string                 `protobuf:"bytes,2,opt,name=qmp,proto3" json:"qmp,omitempty"`
-	Channel       string                 `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
-	GuestNetworks []string               `protobuf:"bytes,4,rep,name=guest_networks,json=guestNetworks,proto3" json:"guest_networks,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Qmp     string                 `protobuf:"bytes,2,opt,name=qmp,proto3" json:"qmp,omitempty"`
+	Channel string                 `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
+	// Networks that the guest may ask for by itself; "all" or "none" stand alone.
+	// Default: as it is, all for a new VM.
+	GuestNetworks []string `protobuf:"bytes,4,rep,name=guest_networks,json=guestNetworks,proto3" json:"guest_networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -2,15 +2,18 @@ package floor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/brfuse/brfuse/integration/vmlab"
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -104,6 +107,14 @@ func (f *Floor) plug(ctx context.Context) error {
 	return err
 }
 
+// unplugged tells whether an event is the first of the two by which QEMU tells
+// that the NIC is gone. The second comes some 50 ms later, when its memory is free.
+func unplugged(ev vmlab.Event) bool {
+	var data struct{ Path string }
+	return ev.Name == "DEVICE_DELETED" && json.Unmarshal(ev.Data, &data) == nil &&
+		strings.HasPrefix(data.Path, "/machine/peripheral/"+deviceID)
+}
+
 // Detach unplugs the NIC. It returns the time from device_del until QEMU's word
 // that the device is gone, and until the network backend was gone too: QEMU then
 // closes the tap, which the host's kernel takes apart meanwhile.
@@ -114,7 +125,7 @@ func (f *Floor) Detach(ctx context.Context) (device, all time.Duration, err erro
 	if _, err := mon.Do(ctx, "device_del", args{"id": deviceID}); err != nil {
 		return 0, 0, err
 	}
-	if err := mon.AwaitDeleted(ctx, mark, deviceID); err != nil {
+	if _, err := mon.Await(ctx, mark, unplugged); err != nil {
 		return 0, 0, err
 	}
 	device = time.Since(start)

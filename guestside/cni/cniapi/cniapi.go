@@ -21,6 +21,9 @@ const Version = 1
 // DefaultSocket is where the agent listens.
 const DefaultSocket = "/run/brfuse/cni.sock"
 
+// MaxTimeout is how long the agent tries to do what it is asked for.
+const MaxTimeout = 2 * time.Minute
+
 // Manager is the [vnic.Request]'s for what CNI asked for.
 const Manager = "cni"
 
@@ -48,8 +51,8 @@ const (
 type Request struct {
 	Version int  `json:"version"`
 	Verb    Verb `json:"verb"`
-	// Timeout is how long the plugin waits, in milliseconds. Default: the
-	// agent's own limit, which it can't go beyond.
+	// Timeout is how long the plugin waits, in milliseconds, at most MaxTimeout.
+	// Default: MaxTimeout.
 	Timeout int64 `json:"timeoutMilliseconds,omitempty"`
 	// Conf is the name of the CNI network configuration. Required.
 	Conf string `json:"conf"`
@@ -120,17 +123,14 @@ func (r Request) Key() Attachment {
 	return Attachment{ContainerID: r.Attach.Pod, Interface: r.Attach.Interface}
 }
 
-// maxTimeout bounds what is asked for, so that it fits a [time.Duration].
-const maxTimeout = int64(24 * time.Hour / time.Millisecond)
-
 // Validate returns what is wrong with a request as an [Error] with the CNI code
 // for it. What the host checks anyway is not checked here.
 func (r Request) Validate() error {
 	if r.Version != Version {
 		return VersionError(r.Version, Version)
 	}
-	if r.Timeout < 0 || r.Timeout > maxTimeout {
-		return &Error{Code: 7, Msg: fmt.Sprintf("timeout of %d ms is not in 0-%d", r.Timeout, maxTimeout)}
+	if r.Timeout < 0 || r.Timeout > MaxTimeout.Milliseconds() {
+		return &Error{Code: 7, Msg: fmt.Sprintf("timeout of %d ms is not in 0-%d", r.Timeout, MaxTimeout.Milliseconds())}
 	}
 	if err := vnic.CheckLabels(map[string]string{LabelNetwork: r.Conf}); err != nil || r.Conf == "" {
 		return &Error{Code: 7, Msg: fmt.Sprintf("network name %.64q", r.Conf), Details: "choose a shorter, printable name for the CNI network"}

@@ -51,6 +51,7 @@ func TestReadRequest(t *testing.T) {
 		{"too long", strings.Repeat(" ", cniapi.MaxMessage+2) + "\n", 0, "message is longer than 1048576 bytes"},
 		{"version", `{"version":2,"verb":"STATUS","conf":"a"}` + "\n", cniapi.CodeVersion, "the plugin speaks version 2, the agent version 1"},
 		{"timeout", `{"version":1,"verb":"STATUS","conf":"a","timeoutMilliseconds":-1}` + "\n", 7, "timeout of -1 ms"},
+		{"long timeout", `{"version":1,"verb":"STATUS","conf":"a","timeoutMilliseconds":120001}` + "\n", 7, "timeout of 120001 ms is not in 0-120000"},
 		{"conf", `{"version":1,"verb":"STATUS"}` + "\n", 7, "network name"},
 		{"verb", `{"version":1,"verb":"FLY","conf":"a"}` + "\n", 4, "CNI_COMMAND"},
 		{"container", `{"version":1,"verb":"DEL","conf":"a","attach":{"pod":"../x","interface":"eth0"}}` + "\n", 4, "CNI_CONTAINERID"},

@@ -73,7 +73,7 @@ func (h *fakeHost) unplug(a vnic.Attachment) {
 func move(a vnic.Attachment) vnic.Move {
 	return vnic.Move{
 		ID: a.ID, MAC: a.MAC, Netns: a.Request.Netns, Interface: a.Request.Interface, MTU: a.MTU, Queues: 1,
-		Addresses: a.Leases, Routes: cniapi.Routes(a),
+		Addresses: a.Leases, Routes: a.Routes(),
 	}
 }
 

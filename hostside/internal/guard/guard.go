@@ -197,7 +197,7 @@ func (g *Guard) applyLocked() error {
 	if errors.Is(err, unix.EPERM) {
 		return err
 	}
-	if missing := missingLocked(g.nft, publishing, limiting); missing != nil {
+	if missing := g.missing(publishing, limiting); missing != nil {
 		return missing // says why
 	}
 	return err
@@ -213,9 +213,13 @@ func (g *Guard) needsLocked() (publishing, limiting bool) {
 	return publishing, limiting
 }
 
-// missingLocked returns what the kernel lacks of what is needed, or nil.
-func missingLocked(c *nftables.Conn, publishing, limiting bool) error {
-	err := probe(c, base)
+// missing returns what the kernel lacks of what is needed, or nil. It has a
+// connection of its own: a probe that fails may leave answers in it.
+func (g *Guard) missing(publishing, limiting bool) error {
+	c, err := nftables.New(nftables.WithNetNSFd(g.netns.FD()))
+	if err == nil {
+		err = probe(c, base)
+	}
 	if err == nil && publishing {
 		err = probe(c, forPublishing)
 	}

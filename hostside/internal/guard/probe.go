@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -22,15 +23,22 @@ const (
 	inInet   = nftables.TableFamilyINet
 )
 
-// What every filter takes, and what only published ports and limits do.
+// What every filter takes, and what only published ports and limits do. What a
+// feature takes beside its own was looked for by those before it, so that the first
+// that fails names what is missing.
 var (
 	base = []feature{
 		{"nftables", "nf_tables", inInet, func(*nftables.Conn, *nftables.Table) {}},
 		{"the nftables family bridge", "nf_tables_bridge (CONFIG_NF_TABLES_BRIDGE)", inBridge, probeFilter},
 		{"nftables sets of concatenated keys", "Linux 5.6 or later", inBridge, probeSet},
-		{"nftables counters", "nf_tables", inBridge, func(c *nftables.Conn, t *nftables.Table) {
-			c.AddObj(counterObj(t, "probe", Count{}))
+		{"nftables counters", "nft_counter (CONFIG_NFT_COUNTER)", inBridge, func(c *nftables.Conn, t *nftables.Table) {
+			c.AddObj(counterObj(t, probeReason, Count{}))
 		}},
+		{"nftables rules that use named counters", "nft_objref (CONFIG_NFT_OBJREF)", inBridge, probeCounting},
+		// A kernel that has it as a module takes no other for it.
+		{"nftables matching of interfaces in the family bridge", "nft_meta_bridge (CONFIG_NFT_BRIDGE_META)", inBridge, probeRule(func() match {
+			return rule(fromTap(vnic.Prefix), accept())
+		})},
 		{"nftables matching of ipv6 extension headers", "nf_tables (CONFIG_NFT_EXTHDR)", inBridge, probeRule(func() match {
 			return rule(protocol(unix.IPPROTO_ICMPV6), laterFragment(), accept())
 		})},
@@ -38,6 +46,7 @@ var (
 	}
 	forPublishing = []feature{
 		{"nftables matching of the host's own addresses", "nft_fib_inet (CONFIG_NFT_FIB_INET)", inInet, probeRule(addressedToHost)},
+		{"nftables matching of tracked connections", "nft_ct (CONFIG_NFT_CT)", inInet, probeRule(translated)},
 		{"nftables translation of destinations", "nft_nat (CONFIG_NFT_NAT), Linux 5.6 or later", inInet, probeTranslation},
 	}
 	forLimits = []feature{
@@ -73,7 +82,11 @@ func probe(c *nftables.Conn, features []feature) error {
 		c.AddTable(t)
 		f.add(c, t)
 		c.DelTable(t)
-		if err := c.Flush(); err != nil {
+		err := c.Flush()
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("probe packet filter: %w: it takes the capability CAP_NET_ADMIN", err)
+		}
+		if err != nil {
 			return fmt.Errorf("this kernel lacks %s: %w: %w: it needs %s", f.what, err, vnic.ErrUnsupported, f.remedy)
 		}
 	}
@@ -87,6 +100,16 @@ func probeRule(m func() match) func(*nftables.Conn, *nftables.Table) {
 		c.AddChain(chain)
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: m()})
 	}
+}
+
+// probeReason names the counter of a probe.
+const probeReason = "probe"
+
+func probeCounting(c *nftables.Conn, t *nftables.Table) {
+	chain := &nftables.Chain{Name: "probe", Table: t}
+	c.AddObj(counterObj(t, probeReason, Count{}))
+	c.AddChain(chain)
+	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: drop(probeReason)})
 }
 
 func probeTranslation(c *nftables.Conn, t *nftables.Table) {

@@ -202,13 +202,18 @@ func translate(set *nftables.Set, withAddress bool) []expr.Any {
 // hairpin masquerades translated connections that leave by the bridge by which
 // they came.
 func hairpin() []expr.Any {
-	const destinationNAT = 1 << 5 // IPS_DST_NAT
 	return rule(match{
 		meta(expr.MetaKeyIIFNAME), &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg2},
 		&expr.Lookup{SourceRegister: reg, SetName: hairpinsSet.Name, SetID: hairpinsSet.ID},
+	}, translated(), match{&expr.Masq{}})
+}
+
+// translated matches connections whose destination was translated.
+func translated() match {
+	const destinationNAT = 1 << 5 // IPS_DST_NAT
+	return match{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: nativeUint32(destinationNAT), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)},
-		&expr.Masq{},
-	})
+	}
 }

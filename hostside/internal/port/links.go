@@ -54,9 +54,32 @@ func New(log *slog.Logger) (*Links, error) {
 		nl.Close()
 		return nil, errors.Join(err, conn.Close(), ns.Close())
 	}
-	l := &Links{log: log, nl: nl, conn: conn, gone: gone, ns: ns, jobs: make(chan job), stop: make(chan struct{}), done: make(chan error, 1)}
-	go func() { l.done <- ns.Do(l.work) }()
+	l := &Links{log: log, nl: nl, conn: conn, gone: gone, ns: ns}
+	if err := l.start(ns.Do); err != nil {
+		l.gone.Close()
+		l.nl.Close()
+		return nil, errors.Join(fmt.Errorf("open host links: %w", err), conn.Close(), ns.Close())
+	}
 	return l, nil
+}
+
+// start has do run the worker in the namespace, and returns once it is there, or
+// why it isn't.
+func (l *Links) start(do func(func() error) error) error {
+	l.jobs, l.stop, l.done = make(chan job), make(chan struct{}), make(chan error, 1)
+	there := make(chan struct{})
+	go func() {
+		l.done <- do(func() error {
+			close(there)
+			return l.work()
+		})
+	}()
+	select {
+	case <-there:
+		return nil
+	case err := <-l.done:
+		return err
+	}
 }
 
 // Close lets go of the namespace. The links stay.

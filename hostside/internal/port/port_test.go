@@ -190,8 +190,8 @@ func TestIntegrationMACsOfTheBridgeAreRefused(t *testing.T) {
 		mac  vnic.MAC
 		want string
 	}{
-		{"the bridge's", macOf("bf-pods"), "that of bridge bf-pods: address taken: choose another"},
-		{"a port's own", macOf("p"), "that of port p of bridge bf-pods: address taken: choose another"},
+		{"the bridge's", macOf("bf-pods"), "that of bridge bf-pods; choose another: address taken"},
+		{"a port's own", macOf("p"), "that of port p of bridge bf-pods; choose another: address taken"},
 		{"a tap's own", macOf(tap.Name), "that of port " + tap.Name + " of bridge bf-pods"},
 		{"another vNIC's", first.MAC, "that of port " + tap.Name + " of bridge bf-pods"},
 	} {

@@ -27,11 +27,18 @@ type nics struct {
 
 	mu    sync.Mutex // guards what follows
 	known map[vnic.ID]nic
-	waits map[vnic.ID]chan error
+	waits map[vnic.ID]*removal
+	late  map[vnic.ID]int // events yet to come of devices that are known to be gone
+}
+
+// removal is what somebody waits for.
+type removal struct {
+	result  chan error
+	deleted bool // QEMU's last event of the device is here
 }
 
 func newNICs() *nics {
-	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]chan error{}}
+	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]*removal{}, late: map[vnic.ID]int{}}
 }
 
 // lock waits until no other operation on id is under way.
@@ -84,12 +91,13 @@ func (n *nics) update(id vnic.ID, change func(*nic)) bool {
 }
 
 // await registers a waiter for the removal of id: nil once the device is gone,
-// or why the guest refuses. Call cancel when done. One waiter an ID: hold its lock.
+// errLeaving when it seems to be, or why the guest refuses. Call cancel when done.
+// One waiter an ID: hold its lock.
 func (n *nics) await(id vnic.ID) (result <-chan error, cancel func()) {
 	ch := make(chan error, 1)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.waits[id] = ch
+	n.waits[id] = &removal{result: ch}
 	return ch, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -104,19 +112,45 @@ func (n *nics) gone(id vnic.ID) (unexpected bool) {
 	defer n.mu.Unlock()
 	d, known := n.known[id]
 	delete(n.known, id)
-	if ch, ok := n.waits[id]; ok {
-		tell(ch, nil)
+	if w, ok := n.waits[id]; ok {
+		w.deleted = true
+		tell(w.result, nil)
 		return false
 	}
 	return known && !d.adding
 }
 
-// refuse tells the waiter of id, if there is one, that the guest won't.
-func (n *nics) refuse(id vnic.ID, err error) {
+// left notes that the device of id, whose removal somebody waits for, is gone,
+// before QEMU's last event says so.
+func (n *nics) left(id vnic.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if ch, ok := n.waits[id]; ok {
-		tell(ch, err)
+	delete(n.known, id)
+	if w, ok := n.waits[id]; ok && !w.deleted {
+		n.late[id]++
+	}
+}
+
+// overdue reports whether an event of the removal of id is about a device that
+// was known to be gone; there may be another one of this id by now.
+func (n *nics) overdue(id vnic.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.late[id] == 0 {
+		return false
+	}
+	if n.late[id]--; n.late[id] == 0 {
+		delete(n.late, id)
+	}
+	return true
+}
+
+// tell tells the waiter of id, if there is one, what happens to the device.
+func (n *nics) tell(id vnic.ID, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if w, ok := n.waits[id]; ok {
+		tell(w.result, err)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 type class int
 
 const (
-	acpiBridge class = iota // conventional bridge: plug 50 ms, unplug 100 ms
+	acpiBridge class = iota // conventional bridge: plug and unplug 50 ms
 	acpiPort                // PCIe port under ACPI: as fast, one slot a bus
 	nativePort              // PCIe port: unplug takes 5 s
 	shpcBridge              // conventional bridge with SHPC: the same, and rare guests drive it

@@ -18,6 +18,9 @@ const (
 	againWait = 10 * time.Second // asked for, and nothing happens
 )
 
+// errLeaving tells a waiter that the device is being removed, or is already.
+var errLeaving = errors.New("the device is leaving")
+
 // errGuestRefused is returned when the guest reports that it can't let go of a device.
 var errGuestRefused = errors.New("the guest refuses to release the device")
 
@@ -67,26 +70,45 @@ func (v *VM) deleteDevice(ctx context.Context, id vnic.ID) error {
 		case err != nil && !unplugPending(err):
 			return err
 		}
-		if again, err := v.awaitGone(ctx, gone, wait); !again {
+		if again, err := v.awaitGone(ctx, id, gone, wait); !again {
 			return err
 		}
 	}
 }
 
 // awaitGone waits for the guest's word; again says that it is time to ask once more.
-func (v *VM) awaitGone(ctx context.Context, gone <-chan error, wait time.Duration) (again bool, err error) {
+func (v *VM) awaitGone(ctx context.Context, id vnic.ID, gone <-chan error, wait time.Duration) (again bool, err error) {
 	t := time.NewTimer(wait)
 	defer t.Stop()
-	select {
-	case err := <-gone:
-		return false, err
-	case <-t.C:
-		return true, nil
-	case <-v.conn.Done():
-		return false, v.conn.Err()
-	case <-ctx.Done():
-		return false, fmt.Errorf("await the guest's release of the device: %w", context.Cause(ctx))
+	for {
+		select {
+		case err := <-gone:
+			if !errors.Is(err, errLeaving) {
+				return false, err
+			}
+			if left, err := v.hasLeft(ctx, id); left || err != nil {
+				return false, err
+			}
+		case <-t.C:
+			return true, nil
+		case <-v.conn.Done():
+			return false, v.conn.Err()
+		case <-ctx.Done():
+			return false, fmt.Errorf("await the guest's release of the device: %w", context.Cause(ctx))
+		}
 	}
+}
+
+// hasLeft looks whether the device is gone, and notes that.
+func (v *VM) hasLeft(ctx context.Context, id vnic.ID) (bool, error) {
+	var properties []property
+	look := qomList(devicePath(id), &properties)
+	if err := v.conn.ask(ctx, look); err != nil || look.found {
+		return false, err
+	}
+	v.nics.left(id)
+	v.slots.release(devicePath(id))
+	return true, nil
 }
 
 func (v *VM) deleteNetdev(ctx context.Context, id vnic.ID) error {

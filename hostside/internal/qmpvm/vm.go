@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,7 +128,7 @@ func (v *VM) follow(sub *Subscription) {
 			v.deleted(e)
 		case "DEVICE_UNPLUG_GUEST_ERROR":
 			if id, ok := eventID(e); ok {
-				v.nics.refuse(id, errGuestRefused)
+				v.nics.tell(id, errGuestRefused)
 			}
 		case "VSERPORT_CHANGE":
 			if id, ok := e.Data["id"].(string); ok && e.Data["open"] == false {
@@ -164,11 +165,24 @@ func eventID(e qmp.Event) (vnic.ID, bool) {
 	return id, ok && id.DeviceID() == name
 }
 
+// innerPart is a virtio device's part that QEMU removes with it, and tells of at
+// that moment. Of the device itself it tells once its memory may be reused, which
+// takes another 50 ms and more.
+const innerPart = "/virtio-backend"
+
 func (v *VM) deleted(e qmp.Event) {
-	if path, ok := e.Data["path"].(string); ok {
-		v.slots.release(path)
+	path, _ := e.Data["path"].(string)
+	if outer, ok := strings.CutSuffix(path, innerPart); ok {
+		if id, ok := vnic.IDFromName(strings.TrimPrefix(outer, peripheral+"/")); ok && devicePath(id) == outer {
+			v.nics.tell(id, errLeaving)
+		}
+		return
 	}
 	id, ok := eventID(e)
+	if ok && v.nics.overdue(id) {
+		return
+	}
+	v.slots.release(path)
 	if !ok || !v.nics.gone(id) {
 		return
 	}

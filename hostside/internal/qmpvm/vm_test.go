@@ -194,6 +194,45 @@ func TestUnplugRefused(t *testing.T) {
 	assert.Empty(t, m.String())
 }
 
+// TestUnplugDoesNotAwaitTheLastEvent: the device is gone before QEMU says so, and
+// its late word is not taken for that of a device which came after it.
+func TestUnplugDoesNotAwaitTheLastEvent(t *testing.T) {
+	m := qmptest.NewMachine(1, 0)
+	m.SetSlow()
+	v := dialMachine(t, m)
+	for range 2 {
+		_, err := v.Plug(t.Context(), testNIC(t, 1))
+		require.NoError(t, err)
+		require.NoError(t, v.Unplug(t.Context(), idA))
+		assert.Empty(t, m.String())
+	}
+	_, err := v.Plug(t.Context(), testNIC(t, 1))
+	require.NoError(t, err, "there is but one slot")
+	plugged := m.String()
+	for range 2 {
+		m.Finish(idA.DeviceID())
+	}
+	assert.Eventually(t, func() bool {
+		v.nics.mu.Lock()
+		defer v.nics.mu.Unlock()
+		return len(v.nics.late) == 0
+	}, 5*time.Second, time.Millisecond)
+	_, known := v.nics.get(idA)
+	assert.True(t, known)
+	used, total, _ := v.slots.counts()
+	assert.Equal(t, total, used, "its slot is not given away")
+	assert.Equal(t, plugged, m.String())
+	m.Eject(idA.DeviceID()) // it leaves by itself
+	m.Finish(idA.DeviceID())
+	select {
+	case e := <-v.Events():
+		assert.Equal(t, vnic.Event{Kind: vnic.EventRemoved, VM: "vm1", ID: idA}, e)
+	case <-time.After(5 * time.Second):
+		require.FailNow(t, "no event")
+	}
+	assert.Empty(t, m.String())
+}
+
 func TestUnplugThatIsGivenUpEndsLater(t *testing.T) {
 	m := qmptest.NewMachine(3, 1)
 	m.Put(idA.DeviceID(), "br0", 1, macA, idA.NetdevID())

@@ -175,7 +175,7 @@ func (p *Ports) checkLocked(owner string, want []Port) error {
 		for port := range ports {
 			for _, w := range want {
 				if w.overlaps(port) {
-					return fmt.Errorf("port %s is published for %s: %w: choose another one", w, other, vnic.ErrPortTaken)
+					return taken(w, "is published for "+other+"; choose another")
 				}
 			}
 		}
@@ -207,13 +207,17 @@ func closeAll(sockets map[Port]int) {
 	}
 }
 
+func taken(p Port, why string) error {
+	return &vnic.TakenError{What: "port " + p.String(), Why: why, Err: vnic.ErrPortTaken}
+}
+
 // explain gives the errors of bind a name and a remedy.
 func explain(p Port, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errInUse):
-		return fmt.Errorf("port %s: %w by another program: choose another one, or see who has it by `ss -lntup sport = :%d`", p, vnic.ErrPortTaken, p.Address.Port())
+		return taken(p, fmt.Sprintf("is another program's; choose another, or see whose by `ss -lntup sport = :%d`", p.Address.Port()))
 	case errors.Is(err, errNoAddress):
 		return fmt.Errorf("port %s: the hypervisor has no address %s: %w: see `ip address`", p, p.Address.Addr(), vnic.ErrInvalid)
 	case errors.Is(err, errNotAllowed):

@@ -108,7 +108,7 @@ func TestIntegrationTakenPortsAreTold(t *testing.T) {
 		want error
 		text string
 	}{
-		{"tcp", port("tcp", "0.0.0.0:80"), vnic.ErrPortTaken, "port 0.0.0.0:80/tcp: port of the hypervisor taken by another program: choose another one, or see who has it by `ss -lntup sport = :80`"},
+		{"tcp", port("tcp", "0.0.0.0:80"), vnic.ErrPortTaken, "port 0.0.0.0:80/tcp is another program's; choose another, or see whose by `ss -lntup sport = :80`: port of the hypervisor taken"},
 		{"udp", port("udp", "192.0.2.1:80"), vnic.ErrPortTaken, "192.0.2.1:80/udp"},
 		{"another owner's", port("tcp", "192.0.2.1:83"), vnic.ErrPortTaken, "is published for other"},
 		{"on all addresses, another owner's on one", port("tcp", "0.0.0.0:83"), vnic.ErrPortTaken, "is published for other"},

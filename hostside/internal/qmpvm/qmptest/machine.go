@@ -47,6 +47,7 @@ type Machine struct {
 	down    map[string]bool
 	fail    map[string]Refusal
 	log     []string
+	slow    bool // tells late that devices are gone
 }
 
 // NewMachine returns a machine whose bridge has so many free slots; the others
@@ -109,11 +110,31 @@ func (m *Machine) ejectLocked(id string) {
 	}
 	delete(m.devices, id)
 	delete(m.down, id)
-	path := "/machine/peripheral/" + id
-	if m.client != nil {
-		m.client.Event("DEVICE_DELETED", map[string]any{"path": path + "/virtio-backend"})
-		m.client.Event("DEVICE_DELETED", map[string]any{"device": id, "path": path})
+	if m.client == nil {
+		return
 	}
+	m.client.Event("DEVICE_DELETED", map[string]any{"path": peripheral + "/" + id + "/virtio-backend"})
+	if !m.slow {
+		m.finishLocked(id)
+	}
+}
+
+// SetSlow has QEMU tell of the removal of devices themselves only by Finish.
+func (m *Machine) SetSlow() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slow = true
+}
+
+// Finish tells of the removal of a device that is gone.
+func (m *Machine) Finish(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.finishLocked(id)
+}
+
+func (m *Machine) finishLocked(id string) {
+	m.client.Event("DEVICE_DELETED", map[string]any{"device": id, "path": peripheral + "/" + id})
 }
 
 // Kill ends the connection of the moment.

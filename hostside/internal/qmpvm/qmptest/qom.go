@@ -37,7 +37,11 @@ func (m *Machine) qomListLocked(path string) (any, *Refusal) {
 		}
 		return list, nil
 	}
-	switch name := strings.TrimPrefix(path, peripheral+"/"); {
+	name := strings.TrimPrefix(path, peripheral+"/")
+	if _, ok := m.devices[name]; ok {
+		return append(list, entry{"mac", "str"}), nil
+	}
+	switch {
 	case name == "br0":
 		return append(list, entry{"br0", "child<PCI>"}), nil
 	case strings.HasPrefix(name, "rp"):

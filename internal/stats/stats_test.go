@@ -15,15 +15,15 @@ func TestSummarize(t *testing.T) {
 		want Summary
 	}{
 		{"none", nil, Summary{}},
-		{"one", []float64{3}, Summary{N: 1, Min: 3, P10: 3, Median: 3, P90: 3}},
-		{"even", []float64{4, 1, 2, 3}, Summary{N: 4, Min: 1, P10: 1.3, Median: 2.5, P90: 3.7}},
-		{"odd", []float64{50, 10, 40, 20, 30}, Summary{N: 5, Min: 10, P10: 14, Median: 30, P90: 46}},
+		{"one", []float64{3}, Summary{N: 1, Min: 3, P10: 3, Q1: 3, Median: 3, Q3: 3, P90: 3}},
+		{"even", []float64{4, 1, 2, 3}, Summary{N: 4, Min: 1, P10: 1.3, Q1: 1.75, Median: 2.5, Q3: 3.25, P90: 3.7}},
+		{"odd", []float64{50, 10, 40, 20, 30}, Summary{N: 5, Min: 10, P10: 14, Q1: 20, Median: 30, Q3: 40, P90: 46}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := Summarize(tc.in)
 			assert.Equal(t, tc.want.N, got.N)
-			assert.InDeltaSlice(t, []float64{tc.want.Min, tc.want.P10, tc.want.Median, tc.want.P90},
-				[]float64{got.Min, got.P10, got.Median, got.P90}, 1e-9)
+			assert.InDeltaSlice(t, []float64{tc.want.Min, tc.want.P10, tc.want.Q1, tc.want.Median, tc.want.Q3, tc.want.P90},
+				[]float64{got.Min, got.P10, got.Q1, got.Median, got.Q3, got.P90}, 1e-9)
 		})
 	}
 }

@@ -10,8 +10,8 @@ import (
 
 // Summary describes some samples.
 type Summary struct {
-	N                     int
-	Min, P10, Median, P90 float64
+	N                             int
+	Min, P10, Q1, Median, Q3, P90 float64
 }
 
 // Summarize returns the summary of xs, which it leaves as they are. That of no
@@ -21,7 +21,10 @@ func Summarize(xs []float64) Summary {
 		return Summary{}
 	}
 	s := slices.Sorted(slices.Values(xs))
-	return Summary{N: len(s), Min: s[0], P10: quantile(s, 0.1), Median: quantile(s, 0.5), P90: quantile(s, 0.9)}
+	return Summary{
+		N: len(s), Min: s[0], P10: quantile(s, 0.1), Q1: quantile(s, 0.25),
+		Median: quantile(s, 0.5), Q3: quantile(s, 0.75), P90: quantile(s, 0.9),
+	}
 }
 
 // quantile interpolates between the two closest of the sorted samples.
