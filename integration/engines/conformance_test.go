@@ -7,6 +7,7 @@ import (
 	"path"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/brfuse/brfuse/guestside/cni/cniapi"
@@ -28,6 +29,8 @@ func TestIntegrationConformance(t *testing.T) {
 	o.Image.Files[path.Join(programs, cnitest.Brfuse)] = cni
 	o.Image.Files[path.Join(programs, cnitest.Helper)] = plugin
 	o.Image.Files[path.Join(programs, cnitest.Chain)] = plugin
+	o.Image.Files[hostConform], err = lab.GoBuildIn(ctx, "integration/engines", "./conformtest")
+	require.NoError(t, err)
 	s, err := site.New(ctx, lab, o)
 	require.NoError(t, err)
 	f := fixture{Site: s}
@@ -42,8 +45,34 @@ func TestIntegrationConformance(t *testing.T) {
 	f.brfuse(ctx, t, "vm", "add", ref.Name, "--qmp", ref.QMP, "--channel", ref.Channel)
 	require.NoError(t, f.startAgent(ctx))
 	f.must(ctx, t, "mkdir", "-p", "/run/state")
-	cnitest.Run(t, f.env(programs))
+	t.Run("cni", func(t *testing.T) { cnitest.Run(t, f.env(programs)) })
 	f.nothingLeft(ctx, t)
+	t.Run("host", func(t *testing.T) { f.conformHost(ctx, t) })
+	f.nothingLeft(ctx, t)
+}
+
+// hostConform is where the guest has the program that asks the host.
+const hostConform = "/sbin/conformtest"
+
+// conformHost asks the host what its fakes are asked in other tests, by the real
+// client, channel, daemon and agent.
+func (f fixture) conformHost(ctx context.Context, t *testing.T) {
+	t.Helper()
+	require.NoError(t, f.killProgram(ctx, "brfuse-agent"))
+	ref := f.Ref()
+	f.brfuse(ctx, t, "vm", "add", ref.Name, "--qmp", ref.QMP, "--channel", ref.Channel, "--guest-network", "blue")
+	pods := []string{"front", "back"}
+	for _, pod := range pods {
+		_, err := f.AddPod(ctx, pod)
+		require.NoError(t, err)
+	}
+	out := f.must(ctx, t, append([]string{hostConform, "-test.v", "blue", "red"}, pods...)...)
+	assert.Contains(t, out, "--- PASS: Conform")
+	for _, pod := range pods {
+		require.NoError(t, f.RemovePod(ctx, pod))
+	}
+	f.brfuse(ctx, t, "vm", "add", ref.Name, "--qmp", ref.QMP, "--channel", ref.Channel, "--guest-network", "all")
+	require.NoError(t, f.startAgent(ctx))
 }
 
 // env is the guest as the table wants it.
@@ -56,11 +85,8 @@ func (f fixture) env(programs string) cnitest.Env {
 		return res.Stdout, err
 	}
 	return cnitest.Env{
-		Exec: &cnitest.ShellExec{Run: func(ctx context.Context, script string) (string, string, int, error) {
-			res, err := f.Shell(ctx, script)
-			return res.Stdout, res.Stderr, res.Code, err
-		}},
-		Dir: programs, State: "/run/state", Socket: cniapi.DefaultSocket,
+		Exec: f.exec(),
+		Dir:  programs, State: "/run/state", Socket: cniapi.DefaultSocket,
 		Network: cnitest.Network{Name: "blue", V4: netip.MustParsePrefix(blue4 + "0/24"), V6: netip.MustParsePrefix(blue6 + "/64")},
 		Second:  cnitest.Network{Name: "red", V4: netip.MustParsePrefix(green4 + "0/24"), V6: netip.MustParsePrefix("fd00:232::/64")},
 		AddNetns: func(ctx context.Context, name string) (string, error) {

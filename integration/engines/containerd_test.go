@@ -30,7 +30,13 @@ func TestIntegrationContainerd(t *testing.T) {
 		f.nothingLeft(ctx, t)
 	})
 	t.Run("podman", func(t *testing.T) { testPodman(ctx, t, f) })
+	t.Run("attach to a pod of cri", func(t *testing.T) { testAttachCRI(ctx, t, f) })
+	t.Run("attach to a container of ctr", func(t *testing.T) { testAttachCtr(ctx, t, f) })
+	t.Run("attach to a container of podman", func(t *testing.T) { testAttachPodman(ctx, t, f) })
+	t.Run("published ports", func(t *testing.T) { testPublished(ctx, t, f) })
+	t.Run("bandwidth", func(t *testing.T) { testBandwidth(ctx, t, f) })
 	f.notNested(ctx, t)
+	t.Run("chained plugins", func(t *testing.T) { testChained(ctx, t, f) })
 }
 
 // testPod is the life of a pod with two containers, as the kubelet has it.

@@ -200,19 +200,14 @@ func TestIntegrationDockerCrash(t *testing.T) {
 		f.nothingLeft(ctx, t)
 	})
 	t.Run("restart of dockerd with live-restore", func(t *testing.T) {
-		stop := func(t *testing.T) {
-			t.Helper()
-			p, err := f.Find(ctx, "dockerd")
-			require.NoError(t, err)
-			require.NoError(t, p.Signal(ctx, syscall.SIGTERM))
-			_, err = p.Wait(ctx)
-			require.NoError(t, err)
-		}
-		stop(t)
+		f.stopDocker(ctx, t)
 		require.NoError(t, start("--live-restore"))
 		f.must(ctx, t, run...)
 		a := f.one(ctx, t)
-		stop(t)
+		f.stopDocker(ctx, t)
+		f.answers(ctx, t, a.Addr(false))
+		require.NoError(t, f.killProgram(ctx, "brfuse-agent"))
+		require.NoError(t, f.startAgent(ctx)) // while dockerd is down
 		f.answers(ctx, t, a.Addr(false))
 		require.NoError(t, start("--live-restore"))
 		f.settledAs(ctx, t, a.ID)
@@ -220,6 +215,16 @@ func TestIntegrationDockerCrash(t *testing.T) {
 		f.must(ctx, t, "docker", "rm", "-f", "web")
 		f.nothingLeft(ctx, t)
 	})
+}
+
+// stopDocker stops dockerd in order.
+func (f fixture) stopDocker(ctx context.Context, t *testing.T) {
+	t.Helper()
+	p, err := f.Find(ctx, "dockerd")
+	require.NoError(t, err)
+	require.NoError(t, p.Signal(ctx, syscall.SIGTERM))
+	_, err = p.Wait(ctx)
+	require.NoError(t, err)
 }
 
 // settledAs checks that all sides agree on the one attachment.

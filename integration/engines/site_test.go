@@ -36,8 +36,11 @@ const cniConf = `{"cniVersion": "1.0.0", "name": "blue", "plugins": [
   {"type": "brfuse", "network": "blue", "capabilities": {"ips": true, "mac": true, "bandwidth": true, "portMappings": true, "dns": true}},
   {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "1"}}]}`
 
+// openLab opens the lab, in parallel with other tests: each has a network
+// namespace of its own, and a guest with one CPU.
 func openLab(t *testing.T) (context.Context, *vmlab.Lab) {
 	t.Helper()
+	t.Parallel()
 	skip := t.Skipf
 	if os.Getenv("CI") != "" {
 		skip = t.Fatalf
@@ -71,6 +74,12 @@ func shortDir(t *testing.T) string {
 func newFixture(t *testing.T, o site.Options) (context.Context, fixture) {
 	t.Helper()
 	ctx, lab := openLab(t)
+	return ctx, bootFixture(ctx, t, lab, o, func(*vmlab.Config) {})
+}
+
+// bootFixture is newFixture for a guest whose configuration is edited.
+func bootFixture(ctx context.Context, t *testing.T, lab *vmlab.Lab, o site.Options, edit func(*vmlab.Config)) fixture {
+	t.Helper()
 	o.Dir = shortDir(t)
 	var err error
 	o.Image, err = Image(ctx, lab, o.Image)
@@ -78,20 +87,23 @@ func newFixture(t *testing.T, o site.Options) (context.Context, fixture) {
 	cni, err := lab.GoBuild(ctx, "./cmd/brfuse-cni")
 	require.NoError(t, err)
 	o.Image.Files["/usr/lib/cni/brfuse"] = cni
+	o.Image.Files[udpEcho], err = lab.GoBuildIn(ctx, "integration/engines", "./udpecho")
+	require.NoError(t, err)
 	s, err := site.New(ctx, lab, o)
 	require.NoError(t, err)
 	f := fixture{Site: s}
-	t.Cleanup(func() { f.close(t) })
+	t.Cleanup(func() { f.close(t) }) //nolint:contextcheck // has to be done when ctx has ended too
 	require.NoError(t, s.StartDaemon(ctx))
 	f.brfuse(ctx, t, "network", "create", "blue", "--subnet", blue4+"0/24", "--subnet", blue6+"/64")
 	f.brfuse(ctx, t, "network", "create", "green", "--subnet", green4+"0/24")
 	cfg, err := Config(ctx, lab, vmlab.Config{Name: "vm1", VNICs: 31})
 	require.NoError(t, err)
+	edit(&cfg)
 	vm, err := s.BootConfig(ctx, cfg)
 	require.NoError(t, err)
 	f.Guest = Guest{vm}
 	require.NoError(t, s.AddVM(ctx, vm))
-	return ctx, f
+	return f
 }
 
 // close ends all, and prints the logs when the test failed.
@@ -101,7 +113,7 @@ func (f *fixture) close(t *testing.T) {
 		t.Logf("end of the daemon's log:\n%s", f.LogTail())
 		f.logs(t)
 	}
-	assert.NoError(t, f.Site.Close())
+	assert.NoError(t, f.Close())
 }
 
 // logs prints the ends of what ran in the guest.
