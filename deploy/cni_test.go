@@ -43,11 +43,13 @@ func TestConflists(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var list conflist
 			strictly(t, read(t, name), &list)
-			assert.Equal(t, "brfuse", list.Name)
+			// Each runtime's GC takes what it doesn't know of its network.
 			if strings.Contains(name, "podman") {
+				assert.Equal(t, "brfuse", list.Name)
 				assert.Equal(t, "0.4.0", list.CNIVersion, "podman reads none beyond 1.0.0")
 				assert.Empty(t, list.CNIVersions)
 			} else { // libraries of older releases see the first only
+				assert.Equal(t, "brfuse-pods", list.Name)
 				assert.Equal(t, "1.0.0", list.CNIVersion)
 				assert.Equal(t, []string{"1.0.0", "1.1.0"}, list.CNIVersions)
 			}

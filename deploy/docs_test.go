@@ -236,7 +236,7 @@ func TestDocumentedMessages(t *testing.T) {
 
 // TestDocumentedOptions: the document has the Docker driver's options.
 func TestDocumentedOptions(t *testing.T) {
-	m := regexp.MustCompile(`const knownOptions = "([^"]+)"`).FindStringSubmatch(read(t, "../guestside/docker/options.go"))
+	m := regexp.MustCompile(`containerOptions = "([^"]+)and `).FindStringSubmatch(read(t, "../guestside/docker/options.go"))
 	require.NotNil(t, m)
 	documented := strings.Join(firstCells(section(t, "../docs/docker.md", "| option of the network")), " ")
 	for name := range strings.FieldsSeq(strings.ReplaceAll(m[1], ",", " ")) {

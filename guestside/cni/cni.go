@@ -48,6 +48,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -126,6 +127,21 @@ func (p *Plugin) load(args *skel.CmdArgs) (config, error) {
 		p.version = c.CNIVersion
 	}
 	return c, err
+}
+
+// loadForgiving is load for DEL, which must not fail because a key that it doesn't
+// use has a value of a wrong kind.
+func (p *Plugin) loadForgiving(args *skel.CmdArgs) (config, error) {
+	c, err := p.load(args)
+	if e := asError(err); e == nil || e.Code != types.ErrInvalidNetworkConfig || !json.Valid(args.StdinData) {
+		return c, err
+	}
+	fmt.Fprintf(p.stderr, "brfuse-cni: DEL %s %s: the configuration is wrong, which DEL can do without: %v\n", args.ContainerID, args.IfName, err)
+	c.Timeout = 0
+	if !filepath.IsAbs(c.Socket) {
+		c.Socket = cniapi.DefaultSocket
+	}
+	return c, nil
 }
 
 // asError returns err as a CNI error.

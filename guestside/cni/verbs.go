@@ -56,7 +56,7 @@ func (p *Plugin) Add(args *skel.CmdArgs) (err error) {
 // needs nothing but the container's ID and the interface's name. See the package
 // comment for what happens when the agent is away.
 func (p *Plugin) Del(args *skel.CmdArgs) error {
-	c, err := p.load(args)
+	c, err := p.loadForgiving(args)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,9 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 	return join(err, errIPAM)
 }
 
-// GC takes away all vNICs of the CNI network but those that are still valid.
+// GC takes away all vNICs of the CNI network but those that are still valid. That
+// none is listed, or no list is there, means all: libcni leaves the key out when
+// its caller names none, as `cnitool gc` does.
 func (p *Plugin) GC(args *skel.CmdArgs) error {
 	c, err := p.load(args)
 	if err != nil {

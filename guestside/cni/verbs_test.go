@@ -106,6 +106,30 @@ func TestGC(t *testing.T) {
 	assert.Equal(t, []cniapi.Attachment{{ContainerID: "a", Interface: "eth0"}, {ContainerID: "b", Interface: "net1"}}, l.requests[0].Valid)
 }
 
+// libcni leaves the key out when its caller names none, and writes null for no list.
+func TestGCWithoutList(t *testing.T) {
+	for _, conf := range []string{"", `"cni.dev/valid-attachments":null`, `"cni.dev/valid-attachments":[]`} {
+		l := newLab()
+		require.NoError(t, l.GC(args("1.1.0", conf)))
+		require.Len(t, l.requests, 1)
+		assert.Empty(t, l.requests[0].Valid)
+	}
+	l := newLab()
+	assertError(t, l.GC(args("1.1.0", `"cni.dev/valid-attachments":"all"`)), 7, "valid-attachments")
+	assert.Empty(t, l.requests)
+}
+
+// DEL does without what it doesn't use: a typo must not keep a pod from ending.
+func TestDelForgives(t *testing.T) {
+	for _, conf := range []string{`"mtu":"bad"`, `"timeout":-1`, `"socket":"run/x.sock"`, `"network":7,"routes":[{"dst":"bad"}]`} {
+		l := newLab()
+		require.NoError(t, l.Del(args("1.1.0", conf)), conf)
+		require.Len(t, l.requests, 1)
+		assert.Equal(t, cniapi.Del, l.requests[0].Verb)
+		assertError(t, l.Add(args("1.1.0", conf)), 7, "invalid")
+	}
+}
+
 func TestStatus(t *testing.T) {
 	l := newLab()
 	require.NoError(t, l.Status(args("1.1.0", `"network":"blue"`)))

@@ -78,8 +78,8 @@ func (d *Driver) adopt(a vnic.Attachment) {
 		e.Gateways = a.Gateways
 	}
 	_, home := d.cfg.Agent.AtHome(a.MAC)
-	e.Joined = !home
-	n := &network{Name: e.Name, Gateways: a.Gateways, Internal: a.Request.NoDefaultRoute}
+	e.Joined, e.forsaken = !home, home
+	n := &network{Name: e.Name, Gateways: a.Gateways, Internal: a.Request.NoDefaultRoute, Adopted: true}
 	for _, p := range a.Leases {
 		n.Subnets = append(n.Subnets, p.Masked())
 	}

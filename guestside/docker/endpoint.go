@@ -51,7 +51,7 @@ func (d *Driver) endpointFor(ctx context.Context, q createEndpointRequest, want 
 			return nil, fmt.Errorf("take its earlier vnic away: %w", err)
 		}
 	}
-	n, err := d.networkOf(ctx, q.NetworkID, want)
+	n, err := d.networkOf(q.NetworkID)
 	if err != nil {
 		return nil, err
 	}
@@ -115,31 +115,20 @@ func (d *Driver) attachFailed(id string, n *network, want asked, err error) erro
 	return fmt.Errorf("attach to network %s: %w", n.Name, err)
 }
 
-// networkOf returns a docker network. One that is not known, because the file is
-// lost, is taken for the one that has dockerd's addresses: it can't be asked for.
-func (d *Driver) networkOf(ctx context.Context, id string, want asked) (*network, error) {
+// networkOf returns a docker network. One that is not known, or whose options are
+// not, because the file is lost, takes no new endpoints: a guess could lead into
+// another network, or past its limits.
+func (d *Driver) networkOf(id string) (*network, error) {
 	var n *network
 	d.book.view(func(s *state) { n = s.Networks[id] })
-	if n != nil {
-		return n, nil
+	switch {
+	case n == nil:
+		return nil, fmt.Errorf("docker's network %s is not known any more; remove it and create it again: %w", short(id), vnic.ErrUnknownNetwork)
+	case n.Adopted:
+		return nil, fmt.Errorf("docker's network %s is not known any more with its options, only by its containers; remove it and create it again: %w",
+			short(id), vnic.ErrUnknownNetwork)
 	}
-	var subnets []netip.Prefix
-	for _, p := range want.prefixes() {
-		subnets = append(subnets, p.Masked())
-	}
-	v, err := d.choose(ctx, "", subnets)
-	if err != nil {
-		return nil, fmt.Errorf("docker's network %s is not known any more; remove it and create it again: %w", short(id), err)
-	}
-	n = &network{Name: v.Name, Subnets: v.Subnets, Gateways: v.Gateways}
-	for _, p := range subnets {
-		if !n.gateway(p).IsValid() {
-			return nil, fmt.Errorf("docker's network %s is not known any more, and none of brfuse has its subnet %s; remove it and create it again: %w",
-				short(id), p, vnic.ErrUnknownNetwork)
-		}
-	}
-	d.log.Warn("docker's network is not known any more; guessed which of brfuse it is", "network", short(id), "brfuse", n.Name)
-	return n, d.book.update(func(s *state) bool { s.Networks[id] = n; return true })
+	return n, nil
 }
 
 // request asks the host for an endpoint's vNIC.

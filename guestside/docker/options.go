@@ -22,7 +22,11 @@ type options struct {
 // ownPrefix may stand before each option of brfuse.
 const ownPrefix = "com.brfuse."
 
-const knownOptions = "network, mtu, queues, ingress, egress, " + optMTU + " and " + optPrefix
+// The options that there are, for people.
+const (
+	containerOptions = "mtu, queues, ingress, egress and " + optMTU
+	networkOptions   = "network, " + optPrefix + ", " + containerOptions
+)
 
 // parseOptions reads the options of a network and the network of brfuse in them.
 func parseOptions(given map[string]string) (o options, network string, err error) {
@@ -34,7 +38,7 @@ func parseOptions(given map[string]string) (o options, network string, err error
 		case optPrefix:
 			o.Prefix, err = v, checkIfPrefix(v)
 		default:
-			err = o.set(key, v)
+			err = o.set(key, v, networkOptions)
 		}
 		if err != nil {
 			return options{}, "", fmt.Errorf("option %s=%s: %w", k, v, err)
@@ -43,8 +47,9 @@ func parseOptions(given map[string]string) (o options, network string, err error
 	return o, network, nil
 }
 
-// set sets an option that a network has and a container can have instead.
-func (o *options) set(key, value string) (err error) {
+// set sets an option that a network has and a container can have instead; known are
+// those that there are.
+func (o *options) set(key, value, known string) (err error) {
 	switch key {
 	case "mtu", optMTU:
 		o.MTU, err = number(value, vnic.MinMTU, vnic.MaxMTU)
@@ -55,7 +60,7 @@ func (o *options) set(key, value string) (err error) {
 	case "egress":
 		o.Bandwidth.Egress.Bits, err = parseRate(value)
 	default:
-		return fmt.Errorf("unknown; there are %s: %w", knownOptions, vnic.ErrInvalid)
+		return fmt.Errorf("unknown; there are %s: %w", known, vnic.ErrInvalid)
 	}
 	if err != nil {
 		return err
@@ -71,7 +76,7 @@ func (o options) of(container bag) (options, error) {
 		if strings.HasPrefix(k, "com.docker.") || json.Unmarshal(container[k], &v) != nil {
 			continue
 		}
-		if err := o.set(strings.TrimPrefix(k, ownPrefix), v); err != nil {
+		if err := o.set(strings.TrimPrefix(k, ownPrefix), v, containerOptions); err != nil {
 			return o, fmt.Errorf("option %s=%s of the container: %w", k, v, err)
 		}
 	}

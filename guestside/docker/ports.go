@@ -91,7 +91,11 @@ func (d *Driver) publish(ctx context.Context, id string, want []wanted, had []vn
 			open = append(open, w)
 		}
 	}
-	if err := d.cfg.Host.Publish(ctx, id, iface, ports); err != nil {
+	err := d.cfg.Host.Publish(ctx, id, iface, ports)
+	if errors.Is(err, vnic.ErrPortTaken) && d.endStale(ctx, id) {
+		err = d.cfg.Host.Publish(ctx, id, iface, ports)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, w := range open {
@@ -173,14 +177,22 @@ func parseBindings(raw json.RawMessage) ([]wanted, error) {
 			return nil, fmt.Errorf("%w: option %s: %w", errMalformed, optPorts, err)
 		}
 	}
-	var all []wanted
+	var all, v6 []wanted
 	for _, b := range list {
 		w, err := b.wanted()
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if !slices.Contains(all, w) { // docker has one each for IPv4 and IPv6
+		case b.HostIP == "::":
+			v6 = append(v6, w)
+		case !slices.Contains(all, w):
 			all = append(all, w)
+		}
+	}
+	for _, w := range v6 { // docker may have one each for IPv4 and IPv6
+		if !slices.Contains(all, w) {
+			return nil, fmt.Errorf("publish port %d/%s on [::]: a port of all addresses is published for both families; leave the address out, or give one of the hypervisor's: %w",
+				w.Port, w.Protocol, vnic.ErrInvalid)
 		}
 	}
 	if len(all) > vnic.MaxPorts {

@@ -190,6 +190,33 @@ func (d *Driver) expire(ctx context.Context, id string) bool {
 	return true
 }
 
+// endStale ends, before their grace is over, the endpoints whose vNICs came back or
+// that were forsaken: one of them may have what another endpoint wants. It returns
+// whether there was any. The caller holds the lock of the endpoint except.
+func (d *Driver) endStale(ctx context.Context, except string) (some bool) {
+	var stale []string
+	d.book.view(func(s *state) {
+		for id, e := range s.Endpoints {
+			if _, home := d.cfg.Agent.AtHome(e.MAC); home && id != except && (e.away || e.forsaken) {
+				stale = append(stale, id)
+			}
+		}
+	})
+	for _, id := range stale {
+		unlock, ok := d.locks.TryLock(id)
+		if !ok {
+			continue // a call is about it
+		}
+		if err := d.forget(id); err != nil {
+			d.log.Error("an endpoint's end is not on disk", "endpoint", short(id), "error", err)
+		}
+		d.log.Warn("an endpoint that docker has forgotten is taken away", "endpoint", short(id), "because", "another wants its port")
+		some = d.detach(ctx, id) == nil || some
+		unlock()
+	}
+	return some
+}
+
 // owing says whether something is to be tried again.
 func (d *Driver) owing() (some bool) {
 	d.book.view(func(s *state) {

@@ -39,6 +39,7 @@ type network struct {
 	Internal  bool           `json:"internal,omitempty"`
 	Options   options        `json:"options,omitzero"`
 	Auxiliary []netip.Addr   `json:"auxiliary,omitempty"` // reserved as long as the network is there
+	Adopted   bool           `json:"adopted,omitempty"`   // known by an attachment of the host only, so without its options
 }
 
 // endpoint is one vNIC of a container.
