@@ -21,6 +21,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
 func main() {
@@ -111,7 +113,7 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 		return false, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }() //nolint:contextcheck // has to be done when ctx has ended too
-	env, err := r.environment(ctx, o.cpus)
+	env, err := r.vm.Environment(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -128,6 +130,6 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 	if err := rec.write(mem); err != nil {
 		return false, err
 	}
-	rep := report{env: env, loadAfter: loadAverage(), series: rec.series, memory: mem}
+	rep := report{env: env, loadAfter: vmlab.LoadAverage(), series: rec.series, memory: mem}
 	return rep.print(stdout, o.failAbove)
 }

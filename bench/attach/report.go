@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/brfuse/brfuse/integration/vmlab"
 	"github.com/brfuse/brfuse/internal/stats"
 )
 
@@ -15,7 +16,7 @@ const goal = 1.3
 
 // report is what was found.
 type report struct {
-	env       environment
+	env       vmlab.Environment
 	loadAfter string
 	series    map[string][]float64
 	memory    memory

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
 // filled returns a report of two rounds after one to warm up.
@@ -33,7 +35,7 @@ func filled(t *testing.T) report {
 		rec.add(detachStep+"unplug", 110*time.Millisecond)
 	}
 	return report{
-		env: environment{
+		env: vmlab.Environment{
 			Brfuse: "v1", Kernel: "6.1", CPUs: 2, Load: "1 2 3", QEMU: "7.2.0", Accel: "tcg",
 			GuestKernel: "6.0", GuestCPUs: 1, Go: "go1.26",
 		},

@@ -22,6 +22,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
 func main() {
@@ -119,7 +121,7 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 		return false, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }() //nolint:contextcheck // has to be done when ctx has ended too
-	env, err := r.environment(ctx, o.cpus)
+	env, err := r.guest.Environment(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -136,5 +138,5 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 			return false, r.explain(ctx, err)
 		}
 	}
-	return report{env: env, loadAfter: loadAverage(), series: rec.series}.print(stdout, o.failAbove)
+	return report{env: env, loadAfter: vmlab.LoadAverage(), series: rec.series}.print(stdout, o.failAbove)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/brfuse/brfuse/integration/engines/bench/plan"
+	"github.com/brfuse/brfuse/integration/vmlab"
 	"github.com/brfuse/brfuse/internal/stats"
 )
 
@@ -13,7 +14,7 @@ const goal = 0.3
 
 // report is what was found.
 type report struct {
-	env       environment
+	env       vmlab.Environment
 	loadAfter string
 	series    map[string][]float64
 }

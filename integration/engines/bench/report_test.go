@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/brfuse/brfuse/integration/engines/bench/plan"
+	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
 // filled returns a report of two rounds after one to warm up.
@@ -30,7 +31,7 @@ func filled(t *testing.T) report {
 		rec.add(dockerRun+nestedOwn, 8*time.Second)
 	}
 	return report{
-		env: environment{
+		env: vmlab.Environment{
 			Brfuse: "v1", Kernel: "6.1", CPUs: 2, Load: "1 2 3", QEMU: "7.2.0", Accel: "tcg",
 			GuestKernel: "6.0", GuestCPUs: 1, Go: "go1.26",
 		},

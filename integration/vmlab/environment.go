@@ -1,4 +1,4 @@
-package main
+package vmlab
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 	"github.com/brfuse/brfuse/internal/buildinfo"
 )
 
-// environment is what a measurement depends on beside what is measured.
-type environment struct {
+// Environment is what a measurement in a guest depends on beside what is measured.
+type Environment struct {
 	Brfuse      string `json:"brfuse"`
 	Kernel      string `json:"kernel"`
 	CPUs        int    `json:"cpus"`
@@ -25,17 +25,18 @@ type environment struct {
 	Go          string `json:"go"`
 }
 
-func (r *rig) environment(ctx context.Context, guestCPUs int) (environment, error) {
-	e := environment{
-		Brfuse: buildinfo.Version(), CPUs: runtime.NumCPU(), Load: loadAverage(), Accel: r.lab.Accel,
-		GuestKernel: r.lab.Kernel.Release, GuestCPUs: guestCPUs, Go: runtime.Version(),
+// Environment returns what a measurement in the guest depends on, as it is now.
+func (vm *VM) Environment(ctx context.Context) (Environment, error) {
+	e := Environment{
+		Brfuse: buildinfo.Version(), CPUs: runtime.NumCPU(), Load: LoadAverage(), Accel: vm.lab.Accel,
+		GuestKernel: vm.lab.Kernel.Release, GuestCPUs: vm.cfg.CPUs, Go: runtime.Version(),
 	}
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		return e, err
 	}
 	e.Kernel = string(bytes.TrimSpace(release))
-	raw, err := r.vm.Monitor().Do(ctx, "query-version", nil)
+	raw, err := vm.Monitor().Do(ctx, "query-version", nil)
 	if err != nil {
 		return e, err
 	}
@@ -49,8 +50,8 @@ func (r *rig) environment(ctx context.Context, guestCPUs int) (environment, erro
 	return e, nil
 }
 
-// loadAverage returns the averages of 1, 5 and 15 minutes.
-func loadAverage() string {
+// LoadAverage returns this machine's load: the averages of 1, 5 and 15 minutes.
+func LoadAverage() string {
 	b, err := os.ReadFile("/proc/loadavg")
 	f := strings.Fields(string(b))
 	if err != nil || len(f) < 3 {
