@@ -158,7 +158,7 @@ func TestIntegrationHandoverInAContainer(t *testing.T) {
 	l.engine(pod, "eth0", l.home, func(link netlink.Link) error { return netlink.LinkSetName(link, m.ID.LinkName()) })
 	assert.Equal(t, m.ID, l.awaitBack())
 
-	require.NoError(t, l.Release(l.deadline(), vnic.Move{ID: m.ID, MAC: m.MAC}, false))
+	require.NoError(t, l.Release(l.deadline(), vnic.Move{ID: m.ID, MAC: m.MAC}))
 	l.take(m, pod)
 	l.engine(pod, "eth0", l.home, func(netlink.Link) error { return nil })
 	require.Eventually(t, func() bool { link, _ := l.AtHome(m.MAC); return link == "eth0" }, 5*time.Second, time.Millisecond)

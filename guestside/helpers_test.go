@@ -187,6 +187,13 @@ func (l *lab) awaitWaiter(mac vnic.MAC) {
 	}, 5*time.Second, time.Millisecond, "no call waits for vnic %s", mac)
 }
 
+// retrieve takes a vNIC back.
+func (l *lab) retrieve(m vnic.Move) {
+	l.t.Helper()
+	_, err := l.Retrieve(l.deadline(), m)
+	require.NoError(l.t, err)
+}
+
 func (l *lab) deadline() context.Context {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
 	l.t.Cleanup(cancel)

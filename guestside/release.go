@@ -18,13 +18,37 @@ import (
 // not known, because the agent was restarted.
 const defaultMTU = 1500
 
-// Release takes a vNIC from its pod. With keep it is moved back to the first
-// namespace, named by [vnic.ID.LinkName], down and without any trace of the
-// pod. Without, it is left to the unplug, which is under way or follows and
-// takes it from wherever it is: setting it down before would only cost time.
-// Either way the agent forgets it. It succeeds when the pod, its namespace or
-// the vNIC is gone.
-func (a *Agent) Release(ctx context.Context, m vnic.Move, keep bool) error {
+// Retrieve awaits a vNIC by its MAC until ctx ends, which is a
+// [vnic.ErrNICMissing], takes it from wherever it is back to the first namespace,
+// and makes it like one that was just plugged: down, named by
+// [vnic.ID.LinkName], with the order's MTU and queues, and without any trace of a
+// pod. The agent forgets whose it was.
+func (a *Agent) Retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, err error) {
+	release, err := a.begin(ctx, m)
+	if err != nil {
+		return nic, err
+	}
+	defer release()
+	if err := a.takeFrom(ctx, m); err != nil {
+		return nic, fmt.Errorf("retrieve vnic %s from pod %s: %w", m.MAC, m.Netns, err)
+	}
+	a.records.drop(m.MAC)
+	at, err := a.await(ctx, m)
+	if err != nil {
+		return nic, err
+	}
+	if err := a.conn.Do(rtnl.GetLinkIndex(&at.link, at.link.Index)); err != nil {
+		return nic, err
+	}
+	nic, err = describe(a.conn, at.link)
+	nic.ID = m.ID
+	return nic, err
+}
+
+// Release forgets a vNIC that is about to be unplugged. It is left to that,
+// which takes it from wherever it is: setting it down before would only cost
+// time. It succeeds when the pod, its namespace or the vNIC is gone.
+func (a *Agent) Release(ctx context.Context, m vnic.Move) error {
 	if m.Interface == "" {
 		m.Interface = m.ID.LinkName() // not needed, but checked
 	}
@@ -33,13 +57,8 @@ func (a *Agent) Release(ctx context.Context, m vnic.Move, keep bool) error {
 		return err
 	}
 	defer release()
-	if keep {
-		if err := a.takeFrom(ctx, m); err != nil {
-			return fmt.Errorf("release vnic %s from pod %s: %w", m.MAC, m.Netns, err)
-		}
-	}
 	a.records.drop(m.MAC)
-	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns), slog.Bool("keep", keep))
+	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns))
 	return failpoint.Hit("guest.released")
 }
 

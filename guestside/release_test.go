@@ -39,10 +39,10 @@ func TestIntegrationReleaseForgets(t *testing.T) {
 	m := order(pod, "10.1.0.2/24")
 	l.plug(m, "ens5")
 	l.attach(m)
-	require.NoError(t, l.Release(l.deadline(), m, false))
+	require.NoError(t, l.Release(l.deadline(), m))
 	assert.Contains(t, show(t, pod), "eth0 up")
 	assert.Empty(t, l.records.all())
-	require.NoError(t, l.Release(l.deadline(), m, false), "twice")
+	require.NoError(t, l.Release(l.deadline(), m), "twice")
 }
 
 func TestIntegrationReleaseKeep(t *testing.T) {
@@ -71,7 +71,7 @@ func TestIntegrationReleaseKeep(t *testing.T) {
 		return nil
 	})
 	for range 2 { // the second time it is home already
-		require.NoError(t, l.Release(l.deadline(), m, true))
+		l.retrieve(m)
 		assert.Empty(t, show(t, pod))
 		assert.Equal(t, m.ID.LinkName()+" down", show(t, l.Agent.home), "name, mtu and addresses")
 		link := linksOf(t, l.Agent.home)[m.ID.LinkName()]
@@ -96,8 +96,8 @@ func TestIntegrationReleaseGone(t *testing.T) {
 	l := newLab(t)
 	pod := newNS(t)
 	never, lost, held := order(pod), order(pod), order(pod)
-	for _, keep := range []bool{true, false} {
-		require.NoError(t, l.Release(l.deadline(), never, keep), "never seen")
+	for range 2 {
+		require.NoError(t, l.Release(l.deadline(), never), "never seen")
 		never.Netns = "no-such-pod"
 	}
 
@@ -110,14 +110,17 @@ func TestIntegrationReleaseGone(t *testing.T) {
 		}
 		return netlink.LinkDel(link)
 	})
-	require.NoError(t, l.Release(l.deadline(), lost, true))
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := l.Retrieve(soon, lost)
+	require.ErrorIs(t, err, vnic.ErrNICMissing)
 
 	l.plug(held, "ens6") // the name of the namespace goes, but a process keeps it
 	l.attach(held)
 	holdByProcess(t, pod)
 	held.Netns = "no-such-pod"
 	l.records.drop(held.MAC)
-	require.NoError(t, l.Release(l.deadline(), held, true))
+	l.retrieve(held)
 	assert.Equal(t, held.ID.LinkName()+" down", show(t, l.Agent.home))
 }
 
@@ -221,7 +224,7 @@ func TestIntegrationReturned(t *testing.T) {
 	assert.Empty(t, l.records.all())
 
 	l.attach(m)
-	require.NoError(t, l.Release(l.deadline(), m, true))
+	l.retrieve(m)
 	assert.Empty(t, l.returned, "what the agent did itself is no return")
 }
 
@@ -246,6 +249,6 @@ func TestIntegrationPodRefs(t *testing.T) {
 	l.plug(m, "ens5")
 	l.attach(m)
 	assert.Equal(t, "eth0 up", show(t, pod))
-	require.NoError(t, l.Release(l.deadline(), m, true))
+	l.retrieve(m)
 	assert.NotEqual(t, strconv.Itoa(os.Getpid()), m.Netns)
 }

@@ -132,6 +132,9 @@ func (h *Host) wire(ctx context.Context, n vnic.Network, p vnic.Plug, steps *und
 	if err := failpoint.Hit("plug.guard"); err != nil {
 		return err
 	}
+	if p.Parked {
+		return nil
+	}
 	steps.add("leave bridge", func(ctx context.Context) error { return h.links.Leave(ctx, p.ID) })
 	if err := h.links.Join(ctx, p.ID.TapName(), n, p.MAC); err != nil {
 		return err

@@ -28,6 +28,14 @@ type Host interface {
 	// Unplug takes a vNIC and its tap away. That they are gone, or that the VM is,
 	// is no error. With an empty vm it takes away a tap that no VM has.
 	Unplug(ctx context.Context, vm string, id vnic.ID) error
+	// Park takes a plugged vNIC out of its network: its tap is down, in no bridge, and
+	// without filters, published ports and limits of an attachment. That it is parked
+	// or gone is no error.
+	Park(ctx context.Context, vm string, id vnic.ID) error
+	// Unpark makes a parked vNIC's tap a port of its network's bridge, with filters,
+	// published ports and limits, and parks it again when it fails. The error is
+	// [vnic.ErrNotFound] when the tap is not there. QEMU is not asked.
+	Unpark(ctx context.Context, p vnic.Plug) error
 	// Ports returns the vNICs that a VM has, none when it is gone. When vm is
 	// empty, it returns those of all VMs, and the taps that no VM has, or what is
 	// left of them, with an empty VM. When a hypervisor can't be asked, it fails.
@@ -47,9 +55,14 @@ type Guest interface {
 	Move(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, []vnic.Timing, error)
 	// Configure gives one that is not up its addresses and routes, and sets it up.
 	Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error)
-	// Release takes it out of the pod; keep says that it won't be unplugged. That
-	// pod or vNIC are gone is no error.
-	Release(ctx context.Context, vm string, m vnic.Move, keep bool) error
+	// Release has the guest forget a vNIC that is about to be unplugged. That pod or
+	// vNIC are gone is no error.
+	Release(ctx context.Context, vm string, m vnic.Move) error
+	// Retrieve waits for the vNIC, takes it from wherever it is back to the guest's
+	// first namespace, and makes it like one that was just plugged: down, named by
+	// [vnic.ID.LinkName], with the order's MTU and queues, and without a trace of a
+	// pod. One that can't be made so is a [vnic.ErrDiffers].
+	Retrieve(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error)
 	// NICs returns the vNICs that the guest has.
 	NICs(ctx context.Context, vm string) ([]vnic.NIC, error)
 }

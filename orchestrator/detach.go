@@ -165,7 +165,7 @@ func (o *Orchestrator) releaseStep(ctx context.Context, r *record) error {
 		return nil // the guest is gone, and the vNIC with it
 	}
 	return step(ctx, r, "release", o.cfg.Deadlines.Release, func(ctx context.Context) error {
-		return o.cfg.Guest.Release(ctx, r.Request.VM, move(r.Attachment), false)
+		return o.cfg.Guest.Release(ctx, r.Request.VM, move(r.Attachment))
 	})
 }
 

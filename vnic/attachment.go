@@ -1,6 +1,7 @@
 package vnic
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -135,6 +136,10 @@ func (r Request) Complete() (Request, error) {
 // Attachment is the record of one vNIC, from the request until it is gone.
 type Attachment struct {
 	ID ID `json:"id"`
+	// Device is the vNIC's own id, when that is not the attachment's: a vNIC that
+	// was parked in a pool keeps its id from one attachment to the next. See
+	// [Attachment.VNIC].
+	Device ID `json:"device,omitempty"`
 	// Request is what was asked for, completed.
 	Request Request `json:"request"`
 	Phase   Phase   `json:"phase"`
@@ -157,6 +162,10 @@ type Attachment struct {
 	// LastError is why the last step failed, for attachments that are being undone.
 	LastError string `json:"lastError,omitempty"`
 }
+
+// VNIC returns the id of the attachment's vNIC, which tap and devices are named
+// by: the attachment's own, unless the vNIC comes from a pool.
+func (a Attachment) VNIC() ID { return cmp.Or(a.Device, a.ID) }
 
 // Routes returns the routes that the pod gets beside those to its subnets, which
 // come with the addresses: for each family a default route over the gateway, unless

@@ -49,6 +49,8 @@ type Plug struct {
 	Queues    int
 	Ports     []PortMapping // of the hypervisor, that lead to the pod's
 	Bandwidth Bandwidth
+	// Parked keeps the tap down and out of its bridge: the vNIC is for a pool.
+	Parked bool
 }
 
 // Port is a vNIC as the host half sees it.

@@ -35,7 +35,8 @@ type Agent interface {
 	// Configure gives a moved vNIC addresses and routes.
 	Configure(ctx context.Context, m vnic.Move) (vnic.NIC, error)
 	// Release takes a vNIC from its pod.
-	Release(ctx context.Context, m vnic.Move, keep bool) error
+	Release(ctx context.Context, m vnic.Move) error
+	Retrieve(ctx context.Context, m vnic.Move) (vnic.NIC, error)
 	// NICs lists the vNICs that are there.
 	NICs(ctx context.Context) ([]vnic.NIC, error)
 	// Check compares a vNIC with its order.

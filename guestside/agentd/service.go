@@ -110,10 +110,25 @@ func (s *service) Release(ctx context.Context, req *agentv1.ReleaseRequest) (*ag
 	}
 	ctx, cancel := limit(ctx)
 	defer cancel()
-	if err := s.agent.Release(ctx, m, req.GetKeep()); err != nil {
+	if err := s.agent.Release(ctx, m); err != nil {
 		return nil, s.failed("release", m, err)
 	}
 	return &agentv1.ReleaseResponse{}, nil
+}
+
+// Retrieve implements the call of that name.
+func (s *service) Retrieve(ctx context.Context, req *agentv1.MoveRequest) (*agentv1.RetrieveResponse, error) {
+	m, err := toMove(req)
+	if err != nil {
+		return nil, rpcerr.Encode(err)
+	}
+	ctx, cancel := limit(ctx)
+	defer cancel()
+	nic, err := s.agent.Retrieve(ctx, m)
+	if err != nil {
+		return nil, s.failed("retrieve", m, err)
+	}
+	return &agentv1.RetrieveResponse{Nic: fromNIC(nic)}, nil
 }
 
 // List implements the call of that name.

@@ -109,12 +109,27 @@ func (l *Links) Configure(ctx context.Context, vm string, m vnic.Move) (vnic.NIC
 	return nic, err
 }
 
-// Release takes a vNIC from its pod; keep moves it back to the guest's first
-// namespace. It succeeds when there is none.
-func (l *Links) Release(ctx context.Context, vm string, m vnic.Move, keep bool) error {
+// Retrieve awaits a vNIC, takes it back to the guest's first namespace and makes
+// it like new: [vnic.ErrNICMissing], and [vnic.ErrDiffers] when that can't be done.
+func (l *Links) Retrieve(ctx context.Context, vm string, m vnic.Move) (vnic.NIC, error) {
+	var nic vnic.NIC
+	err := l.call(ctx, vm, "retrieve", l.cfg.Timeouts.Move, func(ctx context.Context, a agentv1.AgentService) error {
+		resp, err := a.Retrieve(ctx, fromMove(m))
+		if err != nil {
+			return err
+		}
+		nic, err = toOwnNIC(resp.GetNic(), m.MAC)
+		return err
+	})
+	return nic, err
+}
+
+// Release has the agent forget a vNIC that is about to be unplugged. It succeeds
+// when there is none.
+func (l *Links) Release(ctx context.Context, vm string, m vnic.Move) error {
 	return l.call(ctx, vm, "release", l.cfg.Timeouts.Release, func(ctx context.Context, a agentv1.AgentService) error {
 		_, err := a.Release(ctx, &agentv1.ReleaseRequest{
-			Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface, Keep: keep,
+			Id: string(m.ID), Mac: m.MAC.String(), Netns: m.Netns, Interface: m.Interface,
 		})
 		return err
 	})

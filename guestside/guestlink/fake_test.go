@@ -104,19 +104,26 @@ func (f *fakeAgent) Configure(_ context.Context, m vnic.Move) (vnic.NIC, error) 
 	return n, nil
 }
 
-func (f *fakeAgent) Release(_ context.Context, m vnic.Move, keep bool) error {
+func (f *fakeAgent) Release(_ context.Context, m vnic.Move) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n, ok := f.nics[m.MAC]; ok {
+		n.Up, n.Addresses = false, nil
+		f.nics[m.MAC] = n
+	}
+	return nil
+}
+
+func (f *fakeAgent) Retrieve(_ context.Context, m vnic.Move) (vnic.NIC, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, ok := f.nics[m.MAC]
 	if !ok {
-		return nil
+		return n, fmt.Errorf("vnic %s: %w", m.MAC, vnic.ErrNICMissing)
 	}
-	n.Up, n.Addresses = false, nil
-	if keep {
-		n.Netns, n.Interface = "", m.ID.LinkName()
-	}
+	n.Up, n.Addresses, n.Netns, n.Interface = false, nil, "", m.ID.LinkName()
 	f.nics[m.MAC] = n
-	return nil
+	return n, nil
 }
 
 func (f *fakeAgent) NICs(ctx context.Context) ([]vnic.NIC, error) {

@@ -50,7 +50,8 @@ func TestAttachThroughTheChannel(t *testing.T) {
 	nics, err := l.NICs(ctx, "vm1")
 	require.NoError(t, err)
 	assert.Equal(t, []vnic.NIC{nic}, nics)
-	require.NoError(t, l.Release(ctx, "vm1", m, true))
+	_, err = l.Retrieve(ctx, "vm1", m)
+	require.NoError(t, err)
 	assert.Equal(t, "netns= link brf0000000001 mac 02:00:5e:00:53:01 up=false []", fake.String())
 }
 

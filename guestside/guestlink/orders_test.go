@@ -276,7 +276,7 @@ func TestCheckAndResolveThroughTheChannel(t *testing.T) {
 	require.NoError(t, l.Check(ctx, "vm1", h), "one that is handed over has no netns")
 	_, _, err = l.Move(ctx, "vm1", h)
 	require.NoError(t, err)
-	require.NoError(t, l.Release(ctx, "vm1", h, false))
+	require.NoError(t, l.Release(ctx, "vm1", h))
 	stop()
 	require.ErrorIs(t, await(t, agent, "the agent's end"), context.Canceled)
 }

@@ -103,8 +103,33 @@ func (c *Conn) Configure(ctx context.Context, vm string, mv vnic.Move) (nic vnic
 	return nic, err
 }
 
+// Retrieve takes a vNIC back to the guest's first namespace.
+func (c *Conn) Retrieve(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC, err error) {
+	missing := false
+	err = c.call(ctx, "retrieve", func() error {
+		m, err := c.agentLocked(vm)
+		if err != nil {
+			return err
+		}
+		d := m.find(mv.MAC)
+		if missing = d == nil; missing {
+			return nil
+		}
+		delete(m.told, mv.MAC)
+		d.bare()
+		d.name, d.handed = mv.ID.LinkName(), false
+		nic = m.nic(d)
+		return nil
+	})
+	if missing && err == nil {
+		<-ctx.Done()
+		return nic, fmt.Errorf("vnic %s: %w", mv.MAC, vnic.ErrNICMissing)
+	}
+	return nic, err
+}
+
 // Release takes a vNIC out of its pod, or forgets one that was handed over.
-func (c *Conn) Release(ctx context.Context, vm string, mv vnic.Move, _ bool) error {
+func (c *Conn) Release(ctx context.Context, vm string, mv vnic.Move) error {
 	return c.call(ctx, "release", func() error {
 		m, err := c.agentLocked(vm)
 		if err != nil {

@@ -104,11 +104,48 @@ func (c *Conn) Plug(ctx context.Context, p vnic.Plug) (port vnic.Port, err error
 			c.w.taps[p.ID] = p.VM
 		}
 		delete(c.w.loose, p.ID)
+		if p.Parked {
+			c.w.loose[p.ID] = true
+		}
 		c.w.extras[p.ID] = extra{slices.Clone(p.Ports), p.Bandwidth}
 		port = c.w.portLocked(p.VM, d)
 		return nil
 	})
 	return port, err
+}
+
+// Park takes a vNIC out of its network.
+func (c *Conn) Park(ctx context.Context, vm string, id vnic.ID) error {
+	return c.call(ctx, "park", func() error {
+		if !c.knows(vm) {
+			return fmt.Errorf("vm %s: %w", vm, vnic.ErrUnknownVM)
+		}
+		if _, ok := c.w.taps[id]; ok {
+			c.w.loose[id] = true
+		}
+		delete(c.w.extras, id)
+		return nil
+	})
+}
+
+// Unpark puts a parked vNIC into its network.
+func (c *Conn) Unpark(ctx context.Context, p vnic.Plug) error {
+	return c.call(ctx, "unpark", func() error {
+		if _, err := c.machineLocked(p.VM); err != nil {
+			return err
+		}
+		if _, ok := c.w.taps[p.ID]; !ok {
+			return fmt.Errorf("tap of vnic %s: %w", p.ID, vnic.ErrNotFound)
+		}
+		for _, pm := range p.Ports {
+			if c.w.busy[pm.HostPort] {
+				return fmt.Errorf("publish %s: %w", pm, vnic.ErrPortTaken)
+			}
+		}
+		delete(c.w.loose, p.ID)
+		c.w.extras[p.ID] = extra{slices.Clone(p.Ports), p.Bandwidth}
+		return nil
+	})
 }
 
 func (w *World) portLocked(vm string, d *device) vnic.Port {

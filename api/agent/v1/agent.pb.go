@@ -69,7 +69,7 @@ func (x ReportRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReportRequest_Kind.Descriptor instead.
 func (ReportRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type InfoRequest struct {
@@ -618,14 +618,11 @@ func (x *ConfigureResponse) GetNic() *NIC {
 }
 
 type ReleaseRequest struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Mac       string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
-	Netns     string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
-	Interface string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
-	// Keep the vNIC: move it back to the first namespace, scrubbed and down.
-	// Else it is left to be unplugged, and only forgotten.
-	Keep          bool `protobuf:"varint,5,opt,name=keep,proto3" json:"keep,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Netns         string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,13 +685,6 @@ func (x *ReleaseRequest) GetInterface() string {
 	return ""
 }
 
-func (x *ReleaseRequest) GetKeep() bool {
-	if x != nil {
-		return x.Keep
-	}
-	return false
-}
-
 type ReleaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -731,6 +721,50 @@ func (*ReleaseResponse) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
+type RetrieveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nic           *NIC                   `protobuf:"bytes,1,opt,name=nic,proto3" json:"nic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetrieveResponse) Reset() {
+	*x = RetrieveResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetrieveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetrieveResponse) ProtoMessage() {}
+
+func (x *RetrieveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetrieveResponse.ProtoReflect.Descriptor instead.
+func (*RetrieveResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RetrieveResponse) GetNic() *NIC {
+	if x != nil {
+		return x.Nic
+	}
+	return nil
+}
+
 type CheckResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -739,7 +773,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +785,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +798,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 type ResolveRequest struct {
@@ -779,7 +813,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +825,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +838,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResolveRequest) GetRuntime() string {
@@ -834,7 +868,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +880,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +893,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResolveResponse) GetId() string {
@@ -898,7 +932,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +944,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +957,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type ListResponse struct {
@@ -935,7 +969,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +981,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +994,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListResponse) GetNics() []*NIC {
@@ -986,7 +1020,7 @@ type NIC struct {
 
 func (x *NIC) Reset() {
 	*x = NIC{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1032,7 @@ func (x *NIC) String() string {
 func (*NIC) ProtoMessage() {}
 
 func (x *NIC) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1045,7 @@ func (x *NIC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NIC.ProtoReflect.Descriptor instead.
 func (*NIC) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NIC) GetId() string {
@@ -1081,7 +1115,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1127,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1140,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportRequest) GetKind() ReportRequest_Kind {
@@ -1138,7 +1172,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1184,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1197,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type NetworksRequest struct {
@@ -1174,7 +1208,7 @@ type NetworksRequest struct {
 
 func (x *NetworksRequest) Reset() {
 	*x = NetworksRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1220,7 @@ func (x *NetworksRequest) String() string {
 func (*NetworksRequest) ProtoMessage() {}
 
 func (x *NetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1233,7 @@ func (x *NetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworksRequest.ProtoReflect.Descriptor instead.
 func (*NetworksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type NetworksResponse struct {
@@ -1211,7 +1245,7 @@ type NetworksResponse struct {
 
 func (x *NetworksResponse) Reset() {
 	*x = NetworksResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1257,7 @@ func (x *NetworksResponse) String() string {
 func (*NetworksResponse) ProtoMessage() {}
 
 func (x *NetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1270,7 @@ func (x *NetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworksResponse.ProtoReflect.Descriptor instead.
 func (*NetworksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NetworksResponse) GetNetworks() []*Network {
@@ -1258,7 +1292,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1304,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1317,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Network) GetName() string {
@@ -1341,7 +1375,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1387,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1400,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AttachRequest) GetPod() string {
@@ -1493,7 +1527,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1539,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1552,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PortMapping) GetHostIp() string {
@@ -1559,7 +1593,7 @@ type Bandwidth struct {
 
 func (x *Bandwidth) Reset() {
 	*x = Bandwidth{}
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1605,7 @@ func (x *Bandwidth) String() string {
 func (*Bandwidth) ProtoMessage() {}
 
 func (x *Bandwidth) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1618,7 @@ func (x *Bandwidth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bandwidth.ProtoReflect.Descriptor instead.
 func (*Bandwidth) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Bandwidth) GetIngress() *Rate {
@@ -1611,7 +1645,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1657,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1670,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Rate) GetBits() uint64 {
@@ -1675,13 +1709,15 @@ type Attachment struct {
 	Routes         []*Route          `protobuf:"bytes,16,rep,name=routes,proto3" json:"routes,omitempty"`
 	Ports          []*PortMapping    `protobuf:"bytes,17,rep,name=ports,proto3" json:"ports,omitempty"`
 	Bandwidth      *Bandwidth        `protobuf:"bytes,18,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The vNIC's own id, when that is not the attachment's.
+	Device        string `protobuf:"bytes,19,opt,name=device,proto3" json:"device,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1729,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1742,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Attachment) GetId() string {
@@ -1835,6 +1871,13 @@ func (x *Attachment) GetBandwidth() *Bandwidth {
 	return nil
 }
 
+func (x *Attachment) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
 type DetachRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pod           string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
@@ -1845,7 +1888,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1900,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1913,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DetachRequest) GetPod() string {
@@ -1895,7 +1938,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1950,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1963,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type AttachmentsRequest struct {
@@ -1935,7 +1978,7 @@ type AttachmentsRequest struct {
 
 func (x *AttachmentsRequest) Reset() {
 	*x = AttachmentsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +1990,7 @@ func (x *AttachmentsRequest) String() string {
 func (*AttachmentsRequest) ProtoMessage() {}
 
 func (x *AttachmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2003,7 @@ func (x *AttachmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachmentsRequest.ProtoReflect.Descriptor instead.
 func (*AttachmentsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttachmentsRequest) GetManager() string {
@@ -1988,7 +2031,7 @@ type AttachmentsResponse struct {
 
 func (x *AttachmentsResponse) Reset() {
 	*x = AttachmentsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2043,7 @@ func (x *AttachmentsResponse) String() string {
 func (*AttachmentsResponse) ProtoMessage() {}
 
 func (x *AttachmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2056,7 @@ func (x *AttachmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachmentsResponse.ProtoReflect.Descriptor instead.
 func (*AttachmentsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttachmentsResponse) GetAttachments() []*Attachment {
@@ -2040,7 +2083,7 @@ type HostCheckRequest struct {
 
 func (x *HostCheckRequest) Reset() {
 	*x = HostCheckRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2095,7 @@ func (x *HostCheckRequest) String() string {
 func (*HostCheckRequest) ProtoMessage() {}
 
 func (x *HostCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2108,7 @@ func (x *HostCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCheckRequest.ProtoReflect.Descriptor instead.
 func (*HostCheckRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HostCheckRequest) GetPod() string {
@@ -2091,7 +2134,7 @@ type HostCheckResponse struct {
 
 func (x *HostCheckResponse) Reset() {
 	*x = HostCheckResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2146,7 @@ func (x *HostCheckResponse) String() string {
 func (*HostCheckResponse) ProtoMessage() {}
 
 func (x *HostCheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2159,7 @@ func (x *HostCheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCheckResponse.ProtoReflect.Descriptor instead.
 func (*HostCheckResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HostCheckResponse) GetAttachment() *Attachment {
@@ -2135,7 +2178,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2190,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2203,7 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadyRequest) GetNetwork() string {
@@ -2178,7 +2221,7 @@ type ReadyResponse struct {
 
 func (x *ReadyResponse) Reset() {
 	*x = ReadyResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2233,7 @@ func (x *ReadyResponse) String() string {
 func (*ReadyResponse) ProtoMessage() {}
 
 func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2246,7 @@ func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyResponse.ProtoReflect.Descriptor instead.
 func (*ReadyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 type PublishRequest struct {
@@ -2217,7 +2260,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2272,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2285,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PublishRequest) GetPod() string {
@@ -2274,7 +2317,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2329,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2342,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 type ReserveRequest struct {
@@ -2314,7 +2357,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2369,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2382,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReserveRequest) GetNetwork() string {
@@ -2373,7 +2416,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2428,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2441,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReserveResponse) GetAddress() string {
@@ -2418,7 +2461,7 @@ type UnreserveRequest struct {
 
 func (x *UnreserveRequest) Reset() {
 	*x = UnreserveRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2473,7 @@ func (x *UnreserveRequest) String() string {
 func (*UnreserveRequest) ProtoMessage() {}
 
 func (x *UnreserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2486,7 @@ func (x *UnreserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnreserveRequest.ProtoReflect.Descriptor instead.
 func (*UnreserveRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UnreserveRequest) GetNetwork() string {
@@ -2468,7 +2511,7 @@ type UnreserveResponse struct {
 
 func (x *UnreserveResponse) Reset() {
 	*x = UnreserveResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2523,7 @@ func (x *UnreserveResponse) String() string {
 func (*UnreserveResponse) ProtoMessage() {}
 
 func (x *UnreserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2536,7 @@ func (x *UnreserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnreserveResponse.ProtoReflect.Descriptor instead.
 func (*UnreserveResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 type ReservationsRequest struct {
@@ -2504,7 +2547,7 @@ type ReservationsRequest struct {
 
 func (x *ReservationsRequest) Reset() {
 	*x = ReservationsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2559,7 @@ func (x *ReservationsRequest) String() string {
 func (*ReservationsRequest) ProtoMessage() {}
 
 func (x *ReservationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2572,7 @@ func (x *ReservationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationsRequest.ProtoReflect.Descriptor instead.
 func (*ReservationsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 type ReservationsResponse struct {
@@ -2541,7 +2584,7 @@ type ReservationsResponse struct {
 
 func (x *ReservationsResponse) Reset() {
 	*x = ReservationsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2596,7 @@ func (x *ReservationsResponse) String() string {
 func (*ReservationsResponse) ProtoMessage() {}
 
 func (x *ReservationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2609,7 @@ func (x *ReservationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationsResponse.ProtoReflect.Descriptor instead.
 func (*ReservationsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReservationsResponse) GetReservations() []*Reservation {
@@ -2588,7 +2631,7 @@ type Reservation struct {
 
 func (x *Reservation) Reset() {
 	*x = Reservation{}
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2643,7 @@ func (x *Reservation) String() string {
 func (*Reservation) ProtoMessage() {}
 
 func (x *Reservation) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2656,7 @@ func (x *Reservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
 func (*Reservation) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Reservation) GetNetwork() string {
@@ -2681,14 +2724,15 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"move_nanos\x18\x03 \x01(\x03R\tmoveNanos\x12'\n" +
 	"\x0fconfigure_nanos\x18\x04 \x01(\x03R\x0econfigureNanos\";\n" +
 	"\x11ConfigureResponse\x12&\n" +
-	"\x03nic\x18\x01 \x01(\v2\x14.brfuse.agent.v1.NICR\x03nic\"z\n" +
+	"\x03nic\x18\x01 \x01(\v2\x14.brfuse.agent.v1.NICR\x03nic\"l\n" +
 	"\x0eReleaseRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
 	"\x05netns\x18\x03 \x01(\tR\x05netns\x12\x1c\n" +
-	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x12\n" +
-	"\x04keep\x18\x05 \x01(\bR\x04keep\"\x11\n" +
-	"\x0fReleaseResponse\"\x0f\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterfaceJ\x04\b\x05\x10\x06\"\x11\n" +
+	"\x0fReleaseResponse\":\n" +
+	"\x10RetrieveResponse\x12&\n" +
+	"\x03nic\x18\x01 \x01(\v2\x14.brfuse.agent.v1.NICR\x03nic\"\x0f\n" +
 	"\rCheckResponse\"H\n" +
 	"\x0eResolveRequest\x12\x18\n" +
 	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x1c\n" +
@@ -2757,7 +2801,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06egress\x18\x02 \x01(\v2\x15.brfuse.agent.v1.RateR\x06egress\"0\n" +
 	"\x04Rate\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\x04R\x04bits\x12\x14\n" +
-	"\x05burst\x18\x02 \x01(\x04R\x05burst\"\x87\x05\n" +
+	"\x05burst\x18\x02 \x01(\x04R\x05burst\"\x9f\x05\n" +
 	"\n" +
 	"Attachment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
@@ -2778,7 +2822,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x10no_default_route\x18\x0f \x01(\bR\x0enoDefaultRoute\x12.\n" +
 	"\x06routes\x18\x10 \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\x122\n" +
 	"\x05ports\x18\x11 \x03(\v2\x1c.brfuse.agent.v1.PortMappingR\x05ports\x128\n" +
-	"\tbandwidth\x18\x12 \x01(\v2\x1a.brfuse.agent.v1.BandwidthR\tbandwidth\x1a9\n" +
+	"\tbandwidth\x18\x12 \x01(\v2\x1a.brfuse.agent.v1.BandwidthR\tbandwidth\x12\x16\n" +
+	"\x06device\x18\x13 \x01(\tR\x06device\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
@@ -2823,13 +2868,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\vReservation\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05since\x18\x03 \x01(\x03R\x05since2\xd6\x04\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since2\xa3\x05\n" +
 	"\x05Agent\x12C\n" +
 	"\x04Info\x12\x1c.brfuse.agent.v1.InfoRequest\x1a\x1d.brfuse.agent.v1.InfoResponse\x12L\n" +
 	"\aPrepare\x12\x1f.brfuse.agent.v1.PrepareRequest\x1a .brfuse.agent.v1.PrepareResponse\x12C\n" +
 	"\x04Move\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\x1d.brfuse.agent.v1.MoveResponse\x12M\n" +
 	"\tConfigure\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\".brfuse.agent.v1.ConfigureResponse\x12L\n" +
-	"\aRelease\x12\x1f.brfuse.agent.v1.ReleaseRequest\x1a .brfuse.agent.v1.ReleaseResponse\x12C\n" +
+	"\aRelease\x12\x1f.brfuse.agent.v1.ReleaseRequest\x1a .brfuse.agent.v1.ReleaseResponse\x12K\n" +
+	"\bRetrieve\x12\x1c.brfuse.agent.v1.MoveRequest\x1a!.brfuse.agent.v1.RetrieveResponse\x12C\n" +
 	"\x04List\x12\x1c.brfuse.agent.v1.ListRequest\x1a\x1d.brfuse.agent.v1.ListResponse\x12E\n" +
 	"\x05Check\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\x1e.brfuse.agent.v1.CheckResponse\x12L\n" +
 	"\aResolve\x12\x1f.brfuse.agent.v1.ResolveRequest\x1a .brfuse.agent.v1.ResolveResponse2\xf3\x06\n" +
@@ -2859,7 +2905,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(ReportRequest_Kind)(0),      // 0: brfuse.agent.v1.ReportRequest.Kind
 	(*InfoRequest)(nil),          // 1: brfuse.agent.v1.InfoRequest
@@ -2873,107 +2919,111 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*ConfigureResponse)(nil),    // 9: brfuse.agent.v1.ConfigureResponse
 	(*ReleaseRequest)(nil),       // 10: brfuse.agent.v1.ReleaseRequest
 	(*ReleaseResponse)(nil),      // 11: brfuse.agent.v1.ReleaseResponse
-	(*CheckResponse)(nil),        // 12: brfuse.agent.v1.CheckResponse
-	(*ResolveRequest)(nil),       // 13: brfuse.agent.v1.ResolveRequest
-	(*ResolveResponse)(nil),      // 14: brfuse.agent.v1.ResolveResponse
-	(*ListRequest)(nil),          // 15: brfuse.agent.v1.ListRequest
-	(*ListResponse)(nil),         // 16: brfuse.agent.v1.ListResponse
-	(*NIC)(nil),                  // 17: brfuse.agent.v1.NIC
-	(*ReportRequest)(nil),        // 18: brfuse.agent.v1.ReportRequest
-	(*ReportResponse)(nil),       // 19: brfuse.agent.v1.ReportResponse
-	(*NetworksRequest)(nil),      // 20: brfuse.agent.v1.NetworksRequest
-	(*NetworksResponse)(nil),     // 21: brfuse.agent.v1.NetworksResponse
-	(*Network)(nil),              // 22: brfuse.agent.v1.Network
-	(*AttachRequest)(nil),        // 23: brfuse.agent.v1.AttachRequest
-	(*PortMapping)(nil),          // 24: brfuse.agent.v1.PortMapping
-	(*Bandwidth)(nil),            // 25: brfuse.agent.v1.Bandwidth
-	(*Rate)(nil),                 // 26: brfuse.agent.v1.Rate
-	(*Attachment)(nil),           // 27: brfuse.agent.v1.Attachment
-	(*DetachRequest)(nil),        // 28: brfuse.agent.v1.DetachRequest
-	(*DetachResponse)(nil),       // 29: brfuse.agent.v1.DetachResponse
-	(*AttachmentsRequest)(nil),   // 30: brfuse.agent.v1.AttachmentsRequest
-	(*AttachmentsResponse)(nil),  // 31: brfuse.agent.v1.AttachmentsResponse
-	(*HostCheckRequest)(nil),     // 32: brfuse.agent.v1.HostCheckRequest
-	(*HostCheckResponse)(nil),    // 33: brfuse.agent.v1.HostCheckResponse
-	(*ReadyRequest)(nil),         // 34: brfuse.agent.v1.ReadyRequest
-	(*ReadyResponse)(nil),        // 35: brfuse.agent.v1.ReadyResponse
-	(*PublishRequest)(nil),       // 36: brfuse.agent.v1.PublishRequest
-	(*PublishResponse)(nil),      // 37: brfuse.agent.v1.PublishResponse
-	(*ReserveRequest)(nil),       // 38: brfuse.agent.v1.ReserveRequest
-	(*ReserveResponse)(nil),      // 39: brfuse.agent.v1.ReserveResponse
-	(*UnreserveRequest)(nil),     // 40: brfuse.agent.v1.UnreserveRequest
-	(*UnreserveResponse)(nil),    // 41: brfuse.agent.v1.UnreserveResponse
-	(*ReservationsRequest)(nil),  // 42: brfuse.agent.v1.ReservationsRequest
-	(*ReservationsResponse)(nil), // 43: brfuse.agent.v1.ReservationsResponse
-	(*Reservation)(nil),          // 44: brfuse.agent.v1.Reservation
-	nil,                          // 45: brfuse.agent.v1.AttachRequest.LabelsEntry
-	nil,                          // 46: brfuse.agent.v1.Attachment.LabelsEntry
+	(*RetrieveResponse)(nil),     // 12: brfuse.agent.v1.RetrieveResponse
+	(*CheckResponse)(nil),        // 13: brfuse.agent.v1.CheckResponse
+	(*ResolveRequest)(nil),       // 14: brfuse.agent.v1.ResolveRequest
+	(*ResolveResponse)(nil),      // 15: brfuse.agent.v1.ResolveResponse
+	(*ListRequest)(nil),          // 16: brfuse.agent.v1.ListRequest
+	(*ListResponse)(nil),         // 17: brfuse.agent.v1.ListResponse
+	(*NIC)(nil),                  // 18: brfuse.agent.v1.NIC
+	(*ReportRequest)(nil),        // 19: brfuse.agent.v1.ReportRequest
+	(*ReportResponse)(nil),       // 20: brfuse.agent.v1.ReportResponse
+	(*NetworksRequest)(nil),      // 21: brfuse.agent.v1.NetworksRequest
+	(*NetworksResponse)(nil),     // 22: brfuse.agent.v1.NetworksResponse
+	(*Network)(nil),              // 23: brfuse.agent.v1.Network
+	(*AttachRequest)(nil),        // 24: brfuse.agent.v1.AttachRequest
+	(*PortMapping)(nil),          // 25: brfuse.agent.v1.PortMapping
+	(*Bandwidth)(nil),            // 26: brfuse.agent.v1.Bandwidth
+	(*Rate)(nil),                 // 27: brfuse.agent.v1.Rate
+	(*Attachment)(nil),           // 28: brfuse.agent.v1.Attachment
+	(*DetachRequest)(nil),        // 29: brfuse.agent.v1.DetachRequest
+	(*DetachResponse)(nil),       // 30: brfuse.agent.v1.DetachResponse
+	(*AttachmentsRequest)(nil),   // 31: brfuse.agent.v1.AttachmentsRequest
+	(*AttachmentsResponse)(nil),  // 32: brfuse.agent.v1.AttachmentsResponse
+	(*HostCheckRequest)(nil),     // 33: brfuse.agent.v1.HostCheckRequest
+	(*HostCheckResponse)(nil),    // 34: brfuse.agent.v1.HostCheckResponse
+	(*ReadyRequest)(nil),         // 35: brfuse.agent.v1.ReadyRequest
+	(*ReadyResponse)(nil),        // 36: brfuse.agent.v1.ReadyResponse
+	(*PublishRequest)(nil),       // 37: brfuse.agent.v1.PublishRequest
+	(*PublishResponse)(nil),      // 38: brfuse.agent.v1.PublishResponse
+	(*ReserveRequest)(nil),       // 39: brfuse.agent.v1.ReserveRequest
+	(*ReserveResponse)(nil),      // 40: brfuse.agent.v1.ReserveResponse
+	(*UnreserveRequest)(nil),     // 41: brfuse.agent.v1.UnreserveRequest
+	(*UnreserveResponse)(nil),    // 42: brfuse.agent.v1.UnreserveResponse
+	(*ReservationsRequest)(nil),  // 43: brfuse.agent.v1.ReservationsRequest
+	(*ReservationsResponse)(nil), // 44: brfuse.agent.v1.ReservationsResponse
+	(*Reservation)(nil),          // 45: brfuse.agent.v1.Reservation
+	nil,                          // 46: brfuse.agent.v1.AttachRequest.LabelsEntry
+	nil,                          // 47: brfuse.agent.v1.Attachment.LabelsEntry
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	7,  // 0: brfuse.agent.v1.MoveRequest.routes:type_name -> brfuse.agent.v1.Route
 	6,  // 1: brfuse.agent.v1.MoveRequest.neighbours:type_name -> brfuse.agent.v1.Neighbour
-	17, // 2: brfuse.agent.v1.MoveResponse.nic:type_name -> brfuse.agent.v1.NIC
-	17, // 3: brfuse.agent.v1.ConfigureResponse.nic:type_name -> brfuse.agent.v1.NIC
-	17, // 4: brfuse.agent.v1.ListResponse.nics:type_name -> brfuse.agent.v1.NIC
-	0,  // 5: brfuse.agent.v1.ReportRequest.kind:type_name -> brfuse.agent.v1.ReportRequest.Kind
-	22, // 6: brfuse.agent.v1.NetworksResponse.networks:type_name -> brfuse.agent.v1.Network
-	7,  // 7: brfuse.agent.v1.AttachRequest.routes:type_name -> brfuse.agent.v1.Route
-	24, // 8: brfuse.agent.v1.AttachRequest.ports:type_name -> brfuse.agent.v1.PortMapping
-	25, // 9: brfuse.agent.v1.AttachRequest.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
-	45, // 10: brfuse.agent.v1.AttachRequest.labels:type_name -> brfuse.agent.v1.AttachRequest.LabelsEntry
-	26, // 11: brfuse.agent.v1.Bandwidth.ingress:type_name -> brfuse.agent.v1.Rate
-	26, // 12: brfuse.agent.v1.Bandwidth.egress:type_name -> brfuse.agent.v1.Rate
-	46, // 13: brfuse.agent.v1.Attachment.labels:type_name -> brfuse.agent.v1.Attachment.LabelsEntry
-	7,  // 14: brfuse.agent.v1.Attachment.routes:type_name -> brfuse.agent.v1.Route
-	24, // 15: brfuse.agent.v1.Attachment.ports:type_name -> brfuse.agent.v1.PortMapping
-	25, // 16: brfuse.agent.v1.Attachment.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
-	27, // 17: brfuse.agent.v1.AttachmentsResponse.attachments:type_name -> brfuse.agent.v1.Attachment
-	27, // 18: brfuse.agent.v1.HostCheckResponse.attachment:type_name -> brfuse.agent.v1.Attachment
-	24, // 19: brfuse.agent.v1.PublishRequest.ports:type_name -> brfuse.agent.v1.PortMapping
-	44, // 20: brfuse.agent.v1.ReservationsResponse.reservations:type_name -> brfuse.agent.v1.Reservation
-	1,  // 21: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
-	3,  // 22: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
-	5,  // 23: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
-	5,  // 24: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
-	10, // 25: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
-	15, // 26: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
-	5,  // 27: brfuse.agent.v1.Agent.Check:input_type -> brfuse.agent.v1.MoveRequest
-	13, // 28: brfuse.agent.v1.Agent.Resolve:input_type -> brfuse.agent.v1.ResolveRequest
-	18, // 29: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
-	20, // 30: brfuse.agent.v1.Host.Networks:input_type -> brfuse.agent.v1.NetworksRequest
-	23, // 31: brfuse.agent.v1.Host.Attach:input_type -> brfuse.agent.v1.AttachRequest
-	28, // 32: brfuse.agent.v1.Host.Detach:input_type -> brfuse.agent.v1.DetachRequest
-	30, // 33: brfuse.agent.v1.Host.Attachments:input_type -> brfuse.agent.v1.AttachmentsRequest
-	32, // 34: brfuse.agent.v1.Host.Check:input_type -> brfuse.agent.v1.HostCheckRequest
-	34, // 35: brfuse.agent.v1.Host.Ready:input_type -> brfuse.agent.v1.ReadyRequest
-	36, // 36: brfuse.agent.v1.Host.Publish:input_type -> brfuse.agent.v1.PublishRequest
-	38, // 37: brfuse.agent.v1.Host.Reserve:input_type -> brfuse.agent.v1.ReserveRequest
-	40, // 38: brfuse.agent.v1.Host.Unreserve:input_type -> brfuse.agent.v1.UnreserveRequest
-	42, // 39: brfuse.agent.v1.Host.Reservations:input_type -> brfuse.agent.v1.ReservationsRequest
-	2,  // 40: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
-	4,  // 41: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
-	8,  // 42: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
-	9,  // 43: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
-	11, // 44: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
-	16, // 45: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
-	12, // 46: brfuse.agent.v1.Agent.Check:output_type -> brfuse.agent.v1.CheckResponse
-	14, // 47: brfuse.agent.v1.Agent.Resolve:output_type -> brfuse.agent.v1.ResolveResponse
-	19, // 48: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
-	21, // 49: brfuse.agent.v1.Host.Networks:output_type -> brfuse.agent.v1.NetworksResponse
-	27, // 50: brfuse.agent.v1.Host.Attach:output_type -> brfuse.agent.v1.Attachment
-	29, // 51: brfuse.agent.v1.Host.Detach:output_type -> brfuse.agent.v1.DetachResponse
-	31, // 52: brfuse.agent.v1.Host.Attachments:output_type -> brfuse.agent.v1.AttachmentsResponse
-	33, // 53: brfuse.agent.v1.Host.Check:output_type -> brfuse.agent.v1.HostCheckResponse
-	35, // 54: brfuse.agent.v1.Host.Ready:output_type -> brfuse.agent.v1.ReadyResponse
-	37, // 55: brfuse.agent.v1.Host.Publish:output_type -> brfuse.agent.v1.PublishResponse
-	39, // 56: brfuse.agent.v1.Host.Reserve:output_type -> brfuse.agent.v1.ReserveResponse
-	41, // 57: brfuse.agent.v1.Host.Unreserve:output_type -> brfuse.agent.v1.UnreserveResponse
-	43, // 58: brfuse.agent.v1.Host.Reservations:output_type -> brfuse.agent.v1.ReservationsResponse
-	40, // [40:59] is the sub-list for method output_type
-	21, // [21:40] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	18, // 2: brfuse.agent.v1.MoveResponse.nic:type_name -> brfuse.agent.v1.NIC
+	18, // 3: brfuse.agent.v1.ConfigureResponse.nic:type_name -> brfuse.agent.v1.NIC
+	18, // 4: brfuse.agent.v1.RetrieveResponse.nic:type_name -> brfuse.agent.v1.NIC
+	18, // 5: brfuse.agent.v1.ListResponse.nics:type_name -> brfuse.agent.v1.NIC
+	0,  // 6: brfuse.agent.v1.ReportRequest.kind:type_name -> brfuse.agent.v1.ReportRequest.Kind
+	23, // 7: brfuse.agent.v1.NetworksResponse.networks:type_name -> brfuse.agent.v1.Network
+	7,  // 8: brfuse.agent.v1.AttachRequest.routes:type_name -> brfuse.agent.v1.Route
+	25, // 9: brfuse.agent.v1.AttachRequest.ports:type_name -> brfuse.agent.v1.PortMapping
+	26, // 10: brfuse.agent.v1.AttachRequest.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
+	46, // 11: brfuse.agent.v1.AttachRequest.labels:type_name -> brfuse.agent.v1.AttachRequest.LabelsEntry
+	27, // 12: brfuse.agent.v1.Bandwidth.ingress:type_name -> brfuse.agent.v1.Rate
+	27, // 13: brfuse.agent.v1.Bandwidth.egress:type_name -> brfuse.agent.v1.Rate
+	47, // 14: brfuse.agent.v1.Attachment.labels:type_name -> brfuse.agent.v1.Attachment.LabelsEntry
+	7,  // 15: brfuse.agent.v1.Attachment.routes:type_name -> brfuse.agent.v1.Route
+	25, // 16: brfuse.agent.v1.Attachment.ports:type_name -> brfuse.agent.v1.PortMapping
+	26, // 17: brfuse.agent.v1.Attachment.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
+	28, // 18: brfuse.agent.v1.AttachmentsResponse.attachments:type_name -> brfuse.agent.v1.Attachment
+	28, // 19: brfuse.agent.v1.HostCheckResponse.attachment:type_name -> brfuse.agent.v1.Attachment
+	25, // 20: brfuse.agent.v1.PublishRequest.ports:type_name -> brfuse.agent.v1.PortMapping
+	45, // 21: brfuse.agent.v1.ReservationsResponse.reservations:type_name -> brfuse.agent.v1.Reservation
+	1,  // 22: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
+	3,  // 23: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
+	5,  // 24: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
+	5,  // 25: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
+	10, // 26: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
+	5,  // 27: brfuse.agent.v1.Agent.Retrieve:input_type -> brfuse.agent.v1.MoveRequest
+	16, // 28: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
+	5,  // 29: brfuse.agent.v1.Agent.Check:input_type -> brfuse.agent.v1.MoveRequest
+	14, // 30: brfuse.agent.v1.Agent.Resolve:input_type -> brfuse.agent.v1.ResolveRequest
+	19, // 31: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
+	21, // 32: brfuse.agent.v1.Host.Networks:input_type -> brfuse.agent.v1.NetworksRequest
+	24, // 33: brfuse.agent.v1.Host.Attach:input_type -> brfuse.agent.v1.AttachRequest
+	29, // 34: brfuse.agent.v1.Host.Detach:input_type -> brfuse.agent.v1.DetachRequest
+	31, // 35: brfuse.agent.v1.Host.Attachments:input_type -> brfuse.agent.v1.AttachmentsRequest
+	33, // 36: brfuse.agent.v1.Host.Check:input_type -> brfuse.agent.v1.HostCheckRequest
+	35, // 37: brfuse.agent.v1.Host.Ready:input_type -> brfuse.agent.v1.ReadyRequest
+	37, // 38: brfuse.agent.v1.Host.Publish:input_type -> brfuse.agent.v1.PublishRequest
+	39, // 39: brfuse.agent.v1.Host.Reserve:input_type -> brfuse.agent.v1.ReserveRequest
+	41, // 40: brfuse.agent.v1.Host.Unreserve:input_type -> brfuse.agent.v1.UnreserveRequest
+	43, // 41: brfuse.agent.v1.Host.Reservations:input_type -> brfuse.agent.v1.ReservationsRequest
+	2,  // 42: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
+	4,  // 43: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
+	8,  // 44: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
+	9,  // 45: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
+	11, // 46: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
+	12, // 47: brfuse.agent.v1.Agent.Retrieve:output_type -> brfuse.agent.v1.RetrieveResponse
+	17, // 48: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
+	13, // 49: brfuse.agent.v1.Agent.Check:output_type -> brfuse.agent.v1.CheckResponse
+	15, // 50: brfuse.agent.v1.Agent.Resolve:output_type -> brfuse.agent.v1.ResolveResponse
+	20, // 51: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
+	22, // 52: brfuse.agent.v1.Host.Networks:output_type -> brfuse.agent.v1.NetworksResponse
+	28, // 53: brfuse.agent.v1.Host.Attach:output_type -> brfuse.agent.v1.Attachment
+	30, // 54: brfuse.agent.v1.Host.Detach:output_type -> brfuse.agent.v1.DetachResponse
+	32, // 55: brfuse.agent.v1.Host.Attachments:output_type -> brfuse.agent.v1.AttachmentsResponse
+	34, // 56: brfuse.agent.v1.Host.Check:output_type -> brfuse.agent.v1.HostCheckResponse
+	36, // 57: brfuse.agent.v1.Host.Ready:output_type -> brfuse.agent.v1.ReadyResponse
+	38, // 58: brfuse.agent.v1.Host.Publish:output_type -> brfuse.agent.v1.PublishResponse
+	40, // 59: brfuse.agent.v1.Host.Reserve:output_type -> brfuse.agent.v1.ReserveResponse
+	42, // 60: brfuse.agent.v1.Host.Unreserve:output_type -> brfuse.agent.v1.UnreserveResponse
+	44, // 61: brfuse.agent.v1.Host.Reservations:output_type -> brfuse.agent.v1.ReservationsResponse
+	42, // [42:62] is the sub-list for method output_type
+	22, // [22:42] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2987,7 +3037,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

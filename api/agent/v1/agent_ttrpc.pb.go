@@ -13,6 +13,7 @@ type AgentService interface {
 	Move(context.Context, *MoveRequest) (*MoveResponse, error)
 	Configure(context.Context, *MoveRequest) (*ConfigureResponse, error)
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
+	Retrieve(context.Context, *MoveRequest) (*RetrieveResponse, error)
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	Check(context.Context, *MoveRequest) (*CheckResponse, error)
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
@@ -55,6 +56,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Release(ctx, &req)
+			},
+			"Retrieve": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req MoveRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Retrieve(ctx, &req)
 			},
 			"List": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req ListRequest
@@ -126,6 +134,14 @@ func (c *agentClient) Configure(ctx context.Context, req *MoveRequest) (*Configu
 func (c *agentClient) Release(ctx context.Context, req *ReleaseRequest) (*ReleaseResponse, error) {
 	var resp ReleaseResponse
 	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "Release", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Retrieve(ctx context.Context, req *MoveRequest) (*RetrieveResponse, error) {
+	var resp RetrieveResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "Retrieve", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

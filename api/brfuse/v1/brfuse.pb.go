@@ -45,6 +45,8 @@ type VM struct {
 	Attachments uint32 `protobuf:"varint,11,opt,name=attachments,proto3" json:"attachments,omitempty"`
 	// Networks that the guest may ask for by itself. None: all; "none": none.
 	GuestNetworks []string `protobuf:"bytes,12,rep,name=guest_networks,json=guestNetworks,proto3" json:"guest_networks,omitempty"`
+	// The libvirt domain, as "URI/DOMAIN" is written; then qmp is empty.
+	Libvirt       string `protobuf:"bytes,13,opt,name=libvirt,proto3" json:"libvirt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +165,13 @@ func (x *VM) GetGuestNetworks() []string {
 	return nil
 }
 
+func (x *VM) GetLibvirt() string {
+	if x != nil {
+		return x.Libvirt
+	}
+	return ""
+}
+
 type AddVMRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -171,6 +180,9 @@ type AddVMRequest struct {
 	// Networks that the guest may ask for by itself; "all" or "none" stand alone.
 	// Default: as it is, all for a new VM.
 	GuestNetworks []string `protobuf:"bytes,4,rep,name=guest_networks,json=guestNetworks,proto3" json:"guest_networks,omitempty"`
+	// A libvirt domain, such as "qemu:///system/DOMAIN", instead of qmp. The channel
+	// is that of the domain's XML unless it is given.
+	Libvirt       string `protobuf:"bytes,5,opt,name=libvirt,proto3" json:"libvirt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -233,6 +245,405 @@ func (x *AddVMRequest) GetGuestNetworks() []string {
 	return nil
 }
 
+func (x *AddVMRequest) GetLibvirt() string {
+	if x != nil {
+		return x.Libvirt
+	}
+	return ""
+}
+
+type Pool struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Vm      string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Network string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	// So many are kept parked.
+	Low uint32 `protobuf:"varint,3,opt,name=low,proto3" json:"low,omitempty"`
+	// So many may be parked; beyond, a detach unplugs.
+	High uint32 `protobuf:"varint,4,opt,name=high,proto3" json:"high,omitempty"`
+	// How long after the last attach and detach it shrinks to low.
+	Idle    *durationpb.Duration `protobuf:"bytes,5,opt,name=idle,proto3" json:"idle,omitempty"`
+	Queues  uint32               `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
+	Parked  uint32               `protobuf:"varint,7,opt,name=parked,proto3" json:"parked,omitempty"`
+	Filling uint32               `protobuf:"varint,8,opt,name=filling,proto3" json:"filling,omitempty"`
+	InUse   uint32               `protobuf:"varint,9,opt,name=in_use,json=inUse,proto3" json:"in_use,omitempty"`
+	// Attaches that took a parked vNIC, and those that found none, since the daemon
+	// was started.
+	Hits   uint64 `protobuf:"varint,10,opt,name=hits,proto3" json:"hits,omitempty"`
+	Misses uint64 `protobuf:"varint,11,opt,name=misses,proto3" json:"misses,omitempty"`
+	// Why it could not be filled the last time.
+	LastError     string `protobuf:"bytes,12,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Pool) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *Pool) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Pool) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *Pool) GetHigh() uint32 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *Pool) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *Pool) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+func (x *Pool) GetParked() uint32 {
+	if x != nil {
+		return x.Parked
+	}
+	return 0
+}
+
+func (x *Pool) GetFilling() uint32 {
+	if x != nil {
+		return x.Filling
+	}
+	return 0
+}
+
+func (x *Pool) GetInUse() uint32 {
+	if x != nil {
+		return x.InUse
+	}
+	return 0
+}
+
+func (x *Pool) GetHits() uint64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *Pool) GetMisses() uint64 {
+	if x != nil {
+		return x.Misses
+	}
+	return 0
+}
+
+func (x *Pool) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+type SetPoolRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Vm      string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Network string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	Low     uint32                 `protobuf:"varint,3,opt,name=low,proto3" json:"low,omitempty"`
+	High    uint32                 `protobuf:"varint,4,opt,name=high,proto3" json:"high,omitempty"`
+	// Default: 5 minutes.
+	Idle *durationpb.Duration `protobuf:"bytes,5,opt,name=idle,proto3" json:"idle,omitempty"`
+	// Queue pairs of its vNICs. Default: 1.
+	Queues        uint32 `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPoolRequest) Reset() {
+	*x = SetPoolRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPoolRequest) ProtoMessage() {}
+
+func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPoolRequest.ProtoReflect.Descriptor instead.
+func (*SetPoolRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetPoolRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *SetPoolRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *SetPoolRequest) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *SetPoolRequest) GetHigh() uint32 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *SetPoolRequest) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *SetPoolRequest) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+type ListPoolsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoolsRequest) Reset() {
+	*x = ListPoolsRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoolsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoolsRequest) ProtoMessage() {}
+
+func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
+func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{4}
+}
+
+type ListPoolsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pools         []*Pool                `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoolsResponse) Reset() {
+	*x = ListPoolsResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoolsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoolsResponse) ProtoMessage() {}
+
+func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
+func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListPoolsResponse) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+type RemovePoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePoolRequest) Reset() {
+	*x = RemovePoolRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePoolRequest) ProtoMessage() {}
+
+func (x *RemovePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePoolRequest.ProtoReflect.Descriptor instead.
+func (*RemovePoolRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RemovePoolRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *RemovePoolRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+type RemovePoolResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePoolResponse) Reset() {
+	*x = RemovePoolResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePoolResponse) ProtoMessage() {}
+
+func (x *RemovePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePoolResponse.ProtoReflect.Descriptor instead.
+func (*RemovePoolResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{7}
+}
+
 type ListVMsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -241,7 +652,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[2]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +664,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[2]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +677,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{2}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{8}
 }
 
 type ListVMsResponse struct {
@@ -278,7 +689,7 @@ type ListVMsResponse struct {
 
 func (x *ListVMsResponse) Reset() {
 	*x = ListVMsResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[3]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +701,7 @@ func (x *ListVMsResponse) String() string {
 func (*ListVMsResponse) ProtoMessage() {}
 
 func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[3]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +714,7 @@ func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsResponse.ProtoReflect.Descriptor instead.
 func (*ListVMsResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{3}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListVMsResponse) GetVms() []*VM {
@@ -323,7 +734,7 @@ type RemoveVMRequest struct {
 
 func (x *RemoveVMRequest) Reset() {
 	*x = RemoveVMRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[4]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +746,7 @@ func (x *RemoveVMRequest) String() string {
 func (*RemoveVMRequest) ProtoMessage() {}
 
 func (x *RemoveVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[4]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +759,7 @@ func (x *RemoveVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVMRequest.ProtoReflect.Descriptor instead.
 func (*RemoveVMRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{4}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveVMRequest) GetName() string {
@@ -373,7 +784,7 @@ type RemoveVMResponse struct {
 
 func (x *RemoveVMResponse) Reset() {
 	*x = RemoveVMResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[5]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +796,7 @@ func (x *RemoveVMResponse) String() string {
 func (*RemoveVMResponse) ProtoMessage() {}
 
 func (x *RemoveVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[5]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +809,7 @@ func (x *RemoveVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVMResponse.ProtoReflect.Descriptor instead.
 func (*RemoveVMResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{5}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{11}
 }
 
 type Network struct {
@@ -417,7 +828,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[6]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +840,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[6]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +853,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{6}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Network) GetName() string {
@@ -510,7 +921,7 @@ type CreateNetworkRequest struct {
 
 func (x *CreateNetworkRequest) Reset() {
 	*x = CreateNetworkRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[7]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +933,7 @@ func (x *CreateNetworkRequest) String() string {
 func (*CreateNetworkRequest) ProtoMessage() {}
 
 func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[7]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +946,7 @@ func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNetworkRequest.ProtoReflect.Descriptor instead.
 func (*CreateNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{7}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateNetworkRequest) GetNetwork() *Network {
@@ -553,7 +964,7 @@ type ListNetworksRequest struct {
 
 func (x *ListNetworksRequest) Reset() {
 	*x = ListNetworksRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +976,7 @@ func (x *ListNetworksRequest) String() string {
 func (*ListNetworksRequest) ProtoMessage() {}
 
 func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +989,7 @@ func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
 func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{8}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{14}
 }
 
 type ListNetworksResponse struct {
@@ -590,7 +1001,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +1013,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +1026,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{9}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*Network {
@@ -634,7 +1045,7 @@ type RemoveNetworkRequest struct {
 
 func (x *RemoveNetworkRequest) Reset() {
 	*x = RemoveNetworkRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +1057,7 @@ func (x *RemoveNetworkRequest) String() string {
 func (*RemoveNetworkRequest) ProtoMessage() {}
 
 func (x *RemoveNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +1070,7 @@ func (x *RemoveNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNetworkRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{10}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveNetworkRequest) GetName() string {
@@ -677,7 +1088,7 @@ type RemoveNetworkResponse struct {
 
 func (x *RemoveNetworkResponse) Reset() {
 	*x = RemoveNetworkResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +1100,7 @@ func (x *RemoveNetworkResponse) String() string {
 func (*RemoveNetworkResponse) ProtoMessage() {}
 
 func (x *RemoveNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +1113,7 @@ func (x *RemoveNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNetworkResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{11}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{17}
 }
 
 type AttachRequest struct {
@@ -729,7 +1140,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +1152,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +1165,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{12}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachRequest) GetVm() string {
@@ -851,7 +1262,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1274,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1287,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{13}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Timing) GetStep() string {
@@ -922,14 +1333,16 @@ type Attachment struct {
 	IngressRate uint64 `protobuf:"varint,22,opt,name=ingress_rate,json=ingressRate,proto3" json:"ingress_rate,omitempty"`
 	EgressRate  uint64 `protobuf:"varint,23,opt,name=egress_rate,json=egressRate,proto3" json:"egress_rate,omitempty"`
 	// The vNIC is in the hands of a container engine.
-	Handover      bool `protobuf:"varint,24,opt,name=handover,proto3" json:"handover,omitempty"`
+	Handover bool `protobuf:"varint,24,opt,name=handover,proto3" json:"handover,omitempty"`
+	// The vNIC's own id, which differs from the attachment's when it is from a pool.
+	Device        string `protobuf:"bytes,25,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1354,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1367,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{14}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Attachment) GetId() string {
@@ -1125,6 +1538,13 @@ func (x *Attachment) GetHandover() bool {
 	return false
 }
 
+func (x *Attachment) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
 type DetachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pod   string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
@@ -1143,7 +1563,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1575,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1588,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{15}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DetachRequest) GetPod() string {
@@ -1222,7 +1642,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1654,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1667,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{16}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DetachResponse) GetDetached() []*Attachment {
@@ -1266,7 +1686,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1698,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1711,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{17}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1312,7 +1732,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1744,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1757,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{18}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListRequest) GetVm() string {
@@ -1370,7 +1790,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1802,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1815,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{19}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListResponse) GetAttachments() []*Attachment {
@@ -1413,7 +1833,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1845,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1858,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{20}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{26}
 }
 
 type WatchEvent struct {
@@ -1450,7 +1870,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1882,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1895,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{21}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchEvent) GetAttachment() *Attachment {
@@ -1494,7 +1914,7 @@ type GCRequest struct {
 
 func (x *GCRequest) Reset() {
 	*x = GCRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1926,7 @@ func (x *GCRequest) String() string {
 func (*GCRequest) ProtoMessage() {}
 
 func (x *GCRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1939,7 @@ func (x *GCRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
 func (*GCRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{22}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GCRequest) GetDryRun() bool {
@@ -1540,7 +1960,7 @@ type GCResponse struct {
 
 func (x *GCResponse) Reset() {
 	*x = GCResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1972,7 @@ func (x *GCResponse) String() string {
 func (*GCResponse) ProtoMessage() {}
 
 func (x *GCResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1985,7 @@ func (x *GCResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCResponse.ProtoReflect.Descriptor instead.
 func (*GCResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{23}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GCResponse) GetFindings() []string {
@@ -1590,7 +2010,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +2022,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +2035,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{24}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{30}
 }
 
 type Check struct {
@@ -1631,7 +2051,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +2063,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +2076,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{25}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Check) GetName() string {
@@ -1696,7 +2116,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +2128,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +2141,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{26}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -1735,7 +2155,7 @@ var File_brfuse_v1_brfuse_proto protoreflect.FileDescriptor
 
 const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\n" +
-	"\x16brfuse/v1/brfuse.proto\x12\tbrfuse.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n" +
+	"\x16brfuse/v1/brfuse.proto\x12\tbrfuse.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x02\n" +
 	"\x02VM\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03qmp\x18\x02 \x01(\tR\x03qmp\x12\x18\n" +
@@ -1751,12 +2171,43 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	" \x01(\rR\n" +
 	"slotsTotal\x12 \n" +
 	"\vattachments\x18\v \x01(\rR\vattachments\x12%\n" +
-	"\x0eguest_networks\x18\f \x03(\tR\rguestNetworks\"u\n" +
+	"\x0eguest_networks\x18\f \x03(\tR\rguestNetworks\x12\x18\n" +
+	"\alibvirt\x18\r \x01(\tR\alibvirt\"\x8f\x01\n" +
 	"\fAddVMRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03qmp\x18\x02 \x01(\tR\x03qmp\x12\x18\n" +
 	"\achannel\x18\x03 \x01(\tR\achannel\x12%\n" +
-	"\x0eguest_networks\x18\x04 \x03(\tR\rguestNetworks\"\x10\n" +
+	"\x0eguest_networks\x18\x04 \x03(\tR\rguestNetworks\x12\x18\n" +
+	"\alibvirt\x18\x05 \x01(\tR\alibvirt\"\xb1\x02\n" +
+	"\x04Pool\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x10\n" +
+	"\x03low\x18\x03 \x01(\rR\x03low\x12\x12\n" +
+	"\x04high\x18\x04 \x01(\rR\x04high\x12-\n" +
+	"\x04idle\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x16\n" +
+	"\x06queues\x18\x06 \x01(\rR\x06queues\x12\x16\n" +
+	"\x06parked\x18\a \x01(\rR\x06parked\x12\x18\n" +
+	"\afilling\x18\b \x01(\rR\afilling\x12\x15\n" +
+	"\x06in_use\x18\t \x01(\rR\x05inUse\x12\x12\n" +
+	"\x04hits\x18\n" +
+	" \x01(\x04R\x04hits\x12\x16\n" +
+	"\x06misses\x18\v \x01(\x04R\x06misses\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\f \x01(\tR\tlastError\"\xa7\x01\n" +
+	"\x0eSetPoolRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x10\n" +
+	"\x03low\x18\x03 \x01(\rR\x03low\x12\x12\n" +
+	"\x04high\x18\x04 \x01(\rR\x04high\x12-\n" +
+	"\x04idle\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x16\n" +
+	"\x06queues\x18\x06 \x01(\rR\x06queues\"\x12\n" +
+	"\x10ListPoolsRequest\":\n" +
+	"\x11ListPoolsResponse\x12%\n" +
+	"\x05pools\x18\x01 \x03(\v2\x0f.brfuse.v1.PoolR\x05pools\"=\n" +
+	"\x11RemovePoolRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\"\x14\n" +
+	"\x12RemovePoolResponse\"\x10\n" +
 	"\x0eListVMsRequest\"2\n" +
 	"\x0fListVMsResponse\x12\x1f\n" +
 	"\x03vms\x18\x01 \x03(\v2\r.brfuse.v1.VMR\x03vms\";\n" +
@@ -1799,7 +2250,7 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\aruntime\x18\f \x01(\tR\aruntime\"S\n" +
 	"\x06Timing\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x125\n" +
-	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xe3\x05\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xfb\x05\n" +
 	"\n" +
 	"Attachment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
@@ -1828,7 +2279,8 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\fingress_rate\x18\x16 \x01(\x04R\vingressRate\x12\x1f\n" +
 	"\vegress_rate\x18\x17 \x01(\x04R\n" +
 	"egressRate\x12\x1a\n" +
-	"\bhandover\x18\x18 \x01(\bR\bhandover\x1a9\n" +
+	"\bhandover\x18\x18 \x01(\bR\bhandover\x12\x16\n" +
+	"\x06device\x18\x19 \x01(\tR\x06device\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x01\n" +
@@ -1869,7 +2321,7 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06remedy\x18\x04 \x01(\tR\x06remedy\":\n" +
 	"\x0eDoctorResponse\x12(\n" +
-	"\x06checks\x18\x01 \x03(\v2\x10.brfuse.v1.CheckR\x06checks2\xc0\x06\n" +
+	"\x06checks\x18\x01 \x03(\v2\x10.brfuse.v1.CheckR\x06checks2\x8a\b\n" +
 	"\x06Brfuse\x12/\n" +
 	"\x05AddVM\x12\x17.brfuse.v1.AddVMRequest\x1a\r.brfuse.v1.VM\x12@\n" +
 	"\aListVMs\x12\x19.brfuse.v1.ListVMsRequest\x1a\x1a.brfuse.v1.ListVMsResponse\x12C\n" +
@@ -1881,7 +2333,11 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x06Detach\x12\x18.brfuse.v1.DetachRequest\x1a\x19.brfuse.v1.DetachResponse\x123\n" +
 	"\x03Get\x12\x15.brfuse.v1.GetRequest\x1a\x15.brfuse.v1.Attachment\x127\n" +
 	"\x04List\x12\x16.brfuse.v1.ListRequest\x1a\x17.brfuse.v1.ListResponse\x129\n" +
-	"\x05Watch\x12\x17.brfuse.v1.WatchRequest\x1a\x15.brfuse.v1.WatchEvent0\x01\x121\n" +
+	"\x05Watch\x12\x17.brfuse.v1.WatchRequest\x1a\x15.brfuse.v1.WatchEvent0\x01\x125\n" +
+	"\aSetPool\x12\x19.brfuse.v1.SetPoolRequest\x1a\x0f.brfuse.v1.Pool\x12F\n" +
+	"\tListPools\x12\x1b.brfuse.v1.ListPoolsRequest\x1a\x1c.brfuse.v1.ListPoolsResponse\x12I\n" +
+	"\n" +
+	"RemovePool\x12\x1c.brfuse.v1.RemovePoolRequest\x1a\x1d.brfuse.v1.RemovePoolResponse\x121\n" +
 	"\x02GC\x12\x14.brfuse.v1.GCRequest\x1a\x15.brfuse.v1.GCResponse\x12=\n" +
 	"\x06Doctor\x12\x18.brfuse.v1.DoctorRequest\x1a\x19.brfuse.v1.DoctorResponseB1Z/github.com/brfuse/brfuse/api/brfuse/v1;brfusev1b\x06proto3"
 
@@ -1897,82 +2353,97 @@ func file_brfuse_v1_brfuse_proto_rawDescGZIP() []byte {
 	return file_brfuse_v1_brfuse_proto_rawDescData
 }
 
-var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_brfuse_v1_brfuse_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: brfuse.v1.VM
 	(*AddVMRequest)(nil),          // 1: brfuse.v1.AddVMRequest
-	(*ListVMsRequest)(nil),        // 2: brfuse.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),       // 3: brfuse.v1.ListVMsResponse
-	(*RemoveVMRequest)(nil),       // 4: brfuse.v1.RemoveVMRequest
-	(*RemoveVMResponse)(nil),      // 5: brfuse.v1.RemoveVMResponse
-	(*Network)(nil),               // 6: brfuse.v1.Network
-	(*CreateNetworkRequest)(nil),  // 7: brfuse.v1.CreateNetworkRequest
-	(*ListNetworksRequest)(nil),   // 8: brfuse.v1.ListNetworksRequest
-	(*ListNetworksResponse)(nil),  // 9: brfuse.v1.ListNetworksResponse
-	(*RemoveNetworkRequest)(nil),  // 10: brfuse.v1.RemoveNetworkRequest
-	(*RemoveNetworkResponse)(nil), // 11: brfuse.v1.RemoveNetworkResponse
-	(*AttachRequest)(nil),         // 12: brfuse.v1.AttachRequest
-	(*Timing)(nil),                // 13: brfuse.v1.Timing
-	(*Attachment)(nil),            // 14: brfuse.v1.Attachment
-	(*DetachRequest)(nil),         // 15: brfuse.v1.DetachRequest
-	(*DetachResponse)(nil),        // 16: brfuse.v1.DetachResponse
-	(*GetRequest)(nil),            // 17: brfuse.v1.GetRequest
-	(*ListRequest)(nil),           // 18: brfuse.v1.ListRequest
-	(*ListResponse)(nil),          // 19: brfuse.v1.ListResponse
-	(*WatchRequest)(nil),          // 20: brfuse.v1.WatchRequest
-	(*WatchEvent)(nil),            // 21: brfuse.v1.WatchEvent
-	(*GCRequest)(nil),             // 22: brfuse.v1.GCRequest
-	(*GCResponse)(nil),            // 23: brfuse.v1.GCResponse
-	(*DoctorRequest)(nil),         // 24: brfuse.v1.DoctorRequest
-	(*Check)(nil),                 // 25: brfuse.v1.Check
-	(*DoctorResponse)(nil),        // 26: brfuse.v1.DoctorResponse
-	nil,                           // 27: brfuse.v1.Attachment.LabelsEntry
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Pool)(nil),                  // 2: brfuse.v1.Pool
+	(*SetPoolRequest)(nil),        // 3: brfuse.v1.SetPoolRequest
+	(*ListPoolsRequest)(nil),      // 4: brfuse.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 5: brfuse.v1.ListPoolsResponse
+	(*RemovePoolRequest)(nil),     // 6: brfuse.v1.RemovePoolRequest
+	(*RemovePoolResponse)(nil),    // 7: brfuse.v1.RemovePoolResponse
+	(*ListVMsRequest)(nil),        // 8: brfuse.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),       // 9: brfuse.v1.ListVMsResponse
+	(*RemoveVMRequest)(nil),       // 10: brfuse.v1.RemoveVMRequest
+	(*RemoveVMResponse)(nil),      // 11: brfuse.v1.RemoveVMResponse
+	(*Network)(nil),               // 12: brfuse.v1.Network
+	(*CreateNetworkRequest)(nil),  // 13: brfuse.v1.CreateNetworkRequest
+	(*ListNetworksRequest)(nil),   // 14: brfuse.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),  // 15: brfuse.v1.ListNetworksResponse
+	(*RemoveNetworkRequest)(nil),  // 16: brfuse.v1.RemoveNetworkRequest
+	(*RemoveNetworkResponse)(nil), // 17: brfuse.v1.RemoveNetworkResponse
+	(*AttachRequest)(nil),         // 18: brfuse.v1.AttachRequest
+	(*Timing)(nil),                // 19: brfuse.v1.Timing
+	(*Attachment)(nil),            // 20: brfuse.v1.Attachment
+	(*DetachRequest)(nil),         // 21: brfuse.v1.DetachRequest
+	(*DetachResponse)(nil),        // 22: brfuse.v1.DetachResponse
+	(*GetRequest)(nil),            // 23: brfuse.v1.GetRequest
+	(*ListRequest)(nil),           // 24: brfuse.v1.ListRequest
+	(*ListResponse)(nil),          // 25: brfuse.v1.ListResponse
+	(*WatchRequest)(nil),          // 26: brfuse.v1.WatchRequest
+	(*WatchEvent)(nil),            // 27: brfuse.v1.WatchEvent
+	(*GCRequest)(nil),             // 28: brfuse.v1.GCRequest
+	(*GCResponse)(nil),            // 29: brfuse.v1.GCResponse
+	(*DoctorRequest)(nil),         // 30: brfuse.v1.DoctorRequest
+	(*Check)(nil),                 // 31: brfuse.v1.Check
+	(*DoctorResponse)(nil),        // 32: brfuse.v1.DoctorResponse
+	nil,                           // 33: brfuse.v1.Attachment.LabelsEntry
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 }
 var file_brfuse_v1_brfuse_proto_depIdxs = []int32{
-	0,  // 0: brfuse.v1.ListVMsResponse.vms:type_name -> brfuse.v1.VM
-	6,  // 1: brfuse.v1.CreateNetworkRequest.network:type_name -> brfuse.v1.Network
-	6,  // 2: brfuse.v1.ListNetworksResponse.networks:type_name -> brfuse.v1.Network
-	28, // 3: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
-	29, // 4: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
-	13, // 5: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
-	27, // 6: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
-	14, // 7: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
-	14, // 8: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
-	14, // 9: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
-	25, // 10: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
-	1,  // 11: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
-	2,  // 12: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
-	4,  // 13: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
-	7,  // 14: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
-	8,  // 15: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
-	10, // 16: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
-	12, // 17: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
-	15, // 18: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
-	17, // 19: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
-	18, // 20: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
-	20, // 21: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
-	22, // 22: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
-	24, // 23: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
-	0,  // 24: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
-	3,  // 25: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
-	5,  // 26: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
-	6,  // 27: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
-	9,  // 28: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
-	11, // 29: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
-	14, // 30: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
-	16, // 31: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
-	14, // 32: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
-	19, // 33: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
-	21, // 34: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
-	23, // 35: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
-	26, // 36: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
-	24, // [24:37] is the sub-list for method output_type
-	11, // [11:24] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	34, // 0: brfuse.v1.Pool.idle:type_name -> google.protobuf.Duration
+	34, // 1: brfuse.v1.SetPoolRequest.idle:type_name -> google.protobuf.Duration
+	2,  // 2: brfuse.v1.ListPoolsResponse.pools:type_name -> brfuse.v1.Pool
+	0,  // 3: brfuse.v1.ListVMsResponse.vms:type_name -> brfuse.v1.VM
+	12, // 4: brfuse.v1.CreateNetworkRequest.network:type_name -> brfuse.v1.Network
+	12, // 5: brfuse.v1.ListNetworksResponse.networks:type_name -> brfuse.v1.Network
+	34, // 6: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
+	35, // 7: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
+	19, // 8: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
+	33, // 9: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
+	20, // 10: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
+	20, // 11: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
+	20, // 12: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
+	31, // 13: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
+	1,  // 14: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
+	8,  // 15: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
+	10, // 16: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
+	13, // 17: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
+	14, // 18: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
+	16, // 19: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
+	18, // 20: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
+	21, // 21: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
+	23, // 22: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
+	24, // 23: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
+	26, // 24: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
+	3,  // 25: brfuse.v1.Brfuse.SetPool:input_type -> brfuse.v1.SetPoolRequest
+	4,  // 26: brfuse.v1.Brfuse.ListPools:input_type -> brfuse.v1.ListPoolsRequest
+	6,  // 27: brfuse.v1.Brfuse.RemovePool:input_type -> brfuse.v1.RemovePoolRequest
+	28, // 28: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
+	30, // 29: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
+	0,  // 30: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
+	9,  // 31: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
+	11, // 32: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
+	12, // 33: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
+	15, // 34: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
+	17, // 35: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
+	20, // 36: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
+	22, // 37: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
+	20, // 38: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
+	25, // 39: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
+	27, // 40: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
+	2,  // 41: brfuse.v1.Brfuse.SetPool:output_type -> brfuse.v1.Pool
+	5,  // 42: brfuse.v1.Brfuse.ListPools:output_type -> brfuse.v1.ListPoolsResponse
+	7,  // 43: brfuse.v1.Brfuse.RemovePool:output_type -> brfuse.v1.RemovePoolResponse
+	29, // 44: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
+	32, // 45: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
+	30, // [30:46] is the sub-list for method output_type
+	14, // [14:30] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_brfuse_v1_brfuse_proto_init() }
@@ -1986,7 +2457,7 @@ func file_brfuse_v1_brfuse_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_brfuse_v1_brfuse_proto_rawDesc), len(file_brfuse_v1_brfuse_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

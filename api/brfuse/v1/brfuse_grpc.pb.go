@@ -34,6 +34,9 @@ const (
 	Brfuse_Get_FullMethodName           = "/brfuse.v1.Brfuse/Get"
 	Brfuse_List_FullMethodName          = "/brfuse.v1.Brfuse/List"
 	Brfuse_Watch_FullMethodName         = "/brfuse.v1.Brfuse/Watch"
+	Brfuse_SetPool_FullMethodName       = "/brfuse.v1.Brfuse/SetPool"
+	Brfuse_ListPools_FullMethodName     = "/brfuse.v1.Brfuse/ListPools"
+	Brfuse_RemovePool_FullMethodName    = "/brfuse.v1.Brfuse/RemovePool"
 	Brfuse_GC_FullMethodName            = "/brfuse.v1.Brfuse/GC"
 	Brfuse_Doctor_FullMethodName        = "/brfuse.v1.Brfuse/Doctor"
 )
@@ -63,6 +66,13 @@ type BrfuseClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Watch sends all attachments, then each change.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
+	// SetPool keeps vNICs of a network plugged in a VM, for attaches to take. To set
+	// it again changes it.
+	SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Pool, error)
+	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
+	// RemovePool unplugs a pool's parked vNICs and forgets it. Those in use are
+	// unplugged when they are detached.
+	RemovePool(ctx context.Context, in *RemovePoolRequest, opts ...grpc.CallOption) (*RemovePoolResponse, error)
 	// GC removes what belongs to no attachment.
 	GC(ctx context.Context, in *GCRequest, opts ...grpc.CallOption) (*GCResponse, error)
 	// Doctor checks the host and every VM.
@@ -196,6 +206,36 @@ func (c *brfuseClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Brfuse_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 
+func (c *brfuseClient) SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Pool, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Pool)
+	err := c.cc.Invoke(ctx, Brfuse_SetPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoolsResponse)
+	err := c.cc.Invoke(ctx, Brfuse_ListPools_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) RemovePool(ctx context.Context, in *RemovePoolRequest, opts ...grpc.CallOption) (*RemovePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemovePoolResponse)
+	err := c.cc.Invoke(ctx, Brfuse_RemovePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *brfuseClient) GC(ctx context.Context, in *GCRequest, opts ...grpc.CallOption) (*GCResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GCResponse)
@@ -241,6 +281,13 @@ type BrfuseServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch sends all attachments, then each change.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
+	// SetPool keeps vNICs of a network plugged in a VM, for attaches to take. To set
+	// it again changes it.
+	SetPool(context.Context, *SetPoolRequest) (*Pool, error)
+	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
+	// RemovePool unplugs a pool's parked vNICs and forgets it. Those in use are
+	// unplugged when they are detached.
+	RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error)
 	// GC removes what belongs to no attachment.
 	GC(context.Context, *GCRequest) (*GCResponse, error)
 	// Doctor checks the host and every VM.
@@ -287,6 +334,15 @@ func (UnimplementedBrfuseServer) List(context.Context, *ListRequest) (*ListRespo
 }
 func (UnimplementedBrfuseServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedBrfuseServer) SetPool(context.Context, *SetPoolRequest) (*Pool, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetPool not implemented")
+}
+func (UnimplementedBrfuseServer) ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPools not implemented")
+}
+func (UnimplementedBrfuseServer) RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemovePool not implemented")
 }
 func (UnimplementedBrfuseServer) GC(context.Context, *GCRequest) (*GCResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GC not implemented")
@@ -506,6 +562,60 @@ func _Brfuse_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Brfuse_WatchServer = grpc.ServerStreamingServer[WatchEvent]
 
+func _Brfuse_SetPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).SetPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_SetPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).SetPool(ctx, req.(*SetPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_ListPools_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoolsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).ListPools(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_ListPools_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).ListPools(ctx, req.(*ListPoolsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_RemovePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemovePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).RemovePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_RemovePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).RemovePool(ctx, req.(*RemovePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Brfuse_GC_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GCRequest)
 	if err := dec(in); err != nil {
@@ -588,6 +698,18 @@ var Brfuse_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "List",
 			Handler:    _Brfuse_List_Handler,
+		},
+		{
+			MethodName: "SetPool",
+			Handler:    _Brfuse_SetPool_Handler,
+		},
+		{
+			MethodName: "ListPools",
+			Handler:    _Brfuse_ListPools_Handler,
+		},
+		{
+			MethodName: "RemovePool",
+			Handler:    _Brfuse_RemovePool_Handler,
 		},
 		{
 			MethodName: "GC",

@@ -65,7 +65,7 @@ func (h *fakeHost) unplug(a vnic.Attachment) {
 	ctx, cancel := context.WithTimeout(context.Background(), stepLimit)
 	defer cancel()
 	m := move(a)
-	if err := errors.Join(h.agent.Release(ctx, m, false), h.removePair(m)); err != nil {
+	if err := errors.Join(h.agent.Release(ctx, m), h.removePair(m)); err != nil {
 		panic(err)
 	}
 }
