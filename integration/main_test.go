@@ -101,7 +101,7 @@ func newPods(t *testing.T, o site.Options, pods ...string) (context.Context, *si
 		return ctx, s, vm
 	}
 	ref := vm.Ref()
-	run(ctx, t, s, "vm", "add", ref.Name, "--qmp", ref.QMP, "--channel", ref.Channel)
+	run(ctx, t, s, append([]string{"vm", "add", ref.Name}, site.Flags(ref)...)...)
 	return ctx, s, vm
 }
 

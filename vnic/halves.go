@@ -11,8 +11,12 @@ import (
 type VM struct {
 	// Name identifies the VM. Required.
 	Name string `json:"name"`
-	// QMP is the path of a QMP socket that is brfuse's alone. Required.
-	QMP string `json:"qmp"`
+	// QMP is the path of a QMP socket that is brfuse's alone. Required, unless the VM
+	// is reached by libvirt.
+	QMP string `json:"qmp,omitempty"`
+	// Libvirt is a domain of libvirt, its URI with the domain's name as the last part
+	// of the path: "qemu:///system/NAME". Then QMP is empty.
+	Libvirt string `json:"libvirt,omitempty"`
 	// Channel is where the VM's agent is reached: the path of the unix socket of
 	// a virtio-serial port named org.brfuse.agent.0, or "vsock:CID:PORT". Required.
 	Channel string `json:"channel"`
@@ -30,7 +34,7 @@ const (
 
 // Equal says whether v and o are the same VM, registered the same way.
 func (v VM) Equal(o VM) bool {
-	return v.Name == o.Name && v.QMP == o.QMP && v.Channel == o.Channel && slices.Equal(v.GuestNetworks, o.GuestNetworks)
+	return v.Name == o.Name && v.QMP == o.QMP && v.Libvirt == o.Libvirt && v.Channel == o.Channel && slices.Equal(v.GuestNetworks, o.GuestNetworks)
 }
 
 // Allows says whether the guest may ask for a network by itself.

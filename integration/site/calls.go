@@ -12,6 +12,7 @@ import (
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/vnic"
 )
 
 // Brfuse runs the command line. A code other than 0 is no error.
@@ -62,10 +63,18 @@ func (s *Site) Client() (brfusev1.BrfuseClient, error) {
 // AddVM registers a guest and waits until its agent is there.
 func (s *Site) AddVM(ctx context.Context, vm *vmlab.VM) error {
 	ref := vm.Ref()
-	if _, err := s.MustBrfuse(ctx, "vm", "add", ref.Name, "--qmp", ref.QMP, "--channel", ref.Channel); err != nil {
+	if _, err := s.MustBrfuse(ctx, append([]string{"vm", "add", ref.Name}, Flags(ref)...)...); err != nil {
 		return err
 	}
 	return s.AwaitAgent(ctx, ref.Name)
+}
+
+// Flags returns those of `brfuse vm add` for a VM.
+func Flags(ref vnic.VM) []string {
+	if ref.Libvirt != "" {
+		return []string{"--libvirt", ref.Libvirt} // its channel is in the domain's XML
+	}
+	return []string{"--qmp", ref.QMP, "--channel", ref.Channel}
 }
 
 // AwaitAgent waits until the daemon has a session with a guest's agent.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/internal/libvirttest"
 )
 
 // Options say what a site is made of.
@@ -28,6 +29,9 @@ type Options struct {
 	Race bool
 	// Image is what the guests have beside the agent.
 	Image vmlab.Image
+	// Libvirt has the guests run as domains of a libvirtd in the site's namespace.
+	// Default: what [HypervisorEnv] says, or QEMU by itself.
+	Libvirt bool
 	// AgentByHand leaves it to the test to start the agent in its guests.
 	AgentByHand bool
 }
@@ -41,6 +45,7 @@ type Site struct {
 
 	brfused, brfuse, initrd, logLevel string
 	daemon                            *daemon
+	libvirt                           *libvirttest.Daemon
 
 	mu   sync.Mutex // guards what is below
 	conn *grpc.ClientConn
@@ -81,6 +86,13 @@ func New(ctx context.Context, lab *vmlab.Lab, o Options) (s *Site, err error) {
 	if s.Net, err = vmlab.NewNetNS(ctx); err != nil {
 		return nil, err
 	}
+	libvirt, err := wantsLibvirt(o)
+	if err == nil && libvirt {
+		s.libvirt, err = libvirttest.Start(ctx, libvirttest.Options{NS: s.Net.NS()})
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Net.Close())
+	}
 	return s, nil
 }
 
@@ -107,6 +119,9 @@ func (s *Site) Boot(ctx context.Context, name string, vnics int) (*vmlab.VM, err
 // BootConfig boots a guest; folder and image are the site's.
 func (s *Site) BootConfig(ctx context.Context, cfg vmlab.Config) (*vmlab.VM, error) {
 	cfg.Dir, cfg.Initrd = s.Dir, s.initrd
+	if s.libvirt != nil {
+		cfg.Libvirt = domains{s.libvirt}
+	}
 	vm, err := s.Lab.Boot(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -125,6 +140,9 @@ func (s *Site) Close() error {
 	var errs []error
 	for _, vm := range s.vms {
 		errs = append(errs, vm.Close())
+	}
+	if s.libvirt != nil {
+		errs = append(errs, s.libvirt.Close())
 	}
 	if s.Net != nil {
 		errs = append(errs, s.Net.Close())

@@ -40,6 +40,9 @@ type Config struct {
 	VNICs int
 	// Append is added to the kernel's command line.
 	Append string
+	// Libvirt has the guest run as a domain of that libvirtd. Default: QEMU is started
+	// by the lab, and brfuse reaches it by QMP.
+	Libvirt Libvirt
 	// ExtraArgs are added to QEMU's arguments.
 	ExtraArgs []string
 	// BootTimeout is how long the guest has until it answers. Default: two
@@ -87,18 +90,11 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 		return nil, err
 	}
 	layout.QMP, layout.Channel = c.file("qmp"), c.file("agent")
-	cmdline := "console=ttyS0 quiet panic=-1 brfuse.name=" + c.Name
-	if c.Disk != "" {
-		cmdline += " brfuse.root=/dev/vda"
-	}
-	if c.Append != "" {
-		cmdline += " " + c.Append
-	}
 	args := []string{
 		"-name", c.Name, "-M", "q35",
 		"-m", strconv.Itoa(c.Mem), "-smp", strconv.Itoa(c.CPUs),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", kernel, "-initrd", c.Initrd, "-append", cmdline,
+		"-kernel", kernel, "-initrd", c.Initrd, "-append", c.cmdline(),
 		"-chardev", "file,id=console,append=on,path=" + c.file("serial"), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=labqmp,fd=%d", monFD), "-mon", "labqmp,mode=control",
 		"-device", "virtio-serial-pci,id=lab",
@@ -111,6 +107,18 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 	args = append(args, cpuArgs(accel)...)
 	args = append(args, layout.QEMUArgs()...)
 	return append(args, c.ExtraArgs...), nil
+}
+
+// cmdline is the kernel's command line.
+func (c Config) cmdline() string {
+	s := "console=ttyS0 quiet panic=-1 brfuse.name=" + c.Name
+	if c.Disk != "" {
+		s += " brfuse.root=/dev/vda"
+	}
+	if c.Append != "" {
+		s += " " + c.Append
+	}
+	return s
 }
 
 func onOff(on bool) string {

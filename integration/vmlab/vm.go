@@ -26,7 +26,7 @@ type VM struct {
 	lab *Lab
 	cfg Config
 
-	proc *Process
+	proc process
 	sess *session
 	mon  *Monitor
 }
@@ -81,7 +81,7 @@ func (vm *VM) boot(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, vm.cfg.BootTimeout)
 	defer cancel()
-	err := vm.start()
+	err := vm.start(ctx)
 	if err == nil {
 		if err = vm.awaitGuest(ctx); err != nil {
 			vm.Kill()
@@ -95,7 +95,10 @@ func (vm *VM) boot(ctx context.Context) error {
 }
 
 // start starts QEMU with both of the lab's channels.
-func (vm *VM) start() error {
+func (vm *VM) start(ctx context.Context) error {
+	if vm.cfg.Libvirt != nil {
+		return vm.startDomain(ctx)
+	}
 	labHost, labQEMU, err := socketPair("lab")
 	if err != nil {
 		return err
@@ -107,11 +110,13 @@ func (vm *VM) start() error {
 		return err
 	}
 	defer monQEMU.Close()
-	if vm.proc, err = vm.exec(labQEMU, monQEMU); err != nil {
+	proc, err := vm.exec(labQEMU, monQEMU)
+	if err != nil {
 		labHost.Close()
 		monHost.Close()
 		return err
 	}
+	vm.proc = proc
 	vm.sess = newSession(labHost)
 	vm.mon = newMonitor(monHost)
 	return nil
@@ -171,7 +176,13 @@ func (vm *VM) Done() <-chan struct{} { return vm.proc.Done() }
 
 // Ref returns what the host's daemon needs to know of the VM.
 func (vm *VM) Ref() vnic.VM {
-	return vnic.VM{Name: vm.cfg.Name, QMP: vm.cfg.file("qmp"), Channel: vm.cfg.file("agent")}
+	ref := vnic.VM{Name: vm.cfg.Name, Channel: vm.cfg.file("agent")}
+	if vm.cfg.Libvirt != nil {
+		ref.Libvirt = vm.cfg.Libvirt.Domain(vm.cfg.Name)
+	} else {
+		ref.QMP = vm.cfg.file("qmp")
+	}
+	return ref
 }
 
 // Monitor returns the lab's own monitor; brfuse has another one. It ends with

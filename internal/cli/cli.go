@@ -105,7 +105,7 @@ the daemon on the hypervisor.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, c.CommandPath())
 	})
-	root.AddCommand(a.attach(), a.detach(), a.list(), a.get(), a.vm(), a.network(), a.gc(), a.topology(), a.doctor())
+	root.AddCommand(a.attach(), a.detach(), a.list(), a.get(), a.vm(), a.network(), a.pool(), a.gc(), a.topology(), a.doctor())
 	checkArgs(root)
 	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	return root

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -14,35 +15,28 @@ import (
 
 func (a *app) vm() *cobra.Command {
 	c := &cobra.Command{Use: "vm", Short: "Register, list and forget VMs"}
-	c.AddCommand(a.vmAdd(), a.vmList(), a.vmRemove())
+	c.AddCommand(a.vmAdd(), a.vmList(), a.vmRemove(), a.vmMigrate())
 	return c
 }
 
 func (a *app) vmAdd() *cobra.Command {
 	var req brfusev1.AddVMRequest
 	c := &cobra.Command{
-		Use:   "add NAME --qmp SOCKET --channel SOCKET|vsock:CID:PORT",
+		Use:   "add NAME {--qmp SOCKET --channel SOCKET|vsock:CID:PORT | --libvirt URI}",
 		Short: "Register a VM",
-		Long: `add registers a running QEMU. It needs a QMP socket of brfuse's own and the
-channel to the agent in the guest; ` + "`brfuse topology`" + ` prints QEMU's arguments for both.
+		Long: `add registers a VM: either a running QEMU, by a QMP socket of brfuse's own and the
+channel to the agent in the guest, or a domain of libvirt, by its URI and name.
+` + "`brfuse topology`" + ` prints QEMU's arguments, or libvirt's XML, for what it needs. The
+channel of a domain is the one that its XML has for the agent.
 
 To add a VM again is no error. With --guest-network it sets anew which networks the
 guest may use, and without it leaves them as they are; --guest-network all takes a
 restriction back. What the guest has by then stays.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if req.GetQmp() == "" || req.GetChannel() == "" {
-				return usagef("vm add needs --qmp and --channel; see `brfuse vm add --help`")
-			}
 			req.Name = args[0]
-			var err error
-			if req.Qmp, err = filepath.Abs(req.GetQmp()); err != nil { // the daemon has another working directory
+			if err := checkVMAdd(&req); err != nil {
 				return err
-			}
-			if !strings.HasPrefix(req.GetChannel(), "vsock:") {
-				if req.Channel, err = filepath.Abs(req.GetChannel()); err != nil {
-					return err
-				}
 			}
 			return a.call(c.Context(), func(ctx context.Context, cl brfusev1.BrfuseClient) error {
 				got, err := cl.AddVM(ctx, &req)
@@ -53,11 +47,32 @@ restriction back. What the guest has by then stays.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&req.Qmp, "qmp", "", "QEMU's QMP unix socket, for brfuse alone (required)")
+	c.Flags().StringVar(&req.Qmp, "qmp", "", "QEMU's QMP unix socket, for brfuse alone")
+	c.Flags().StringVar(&req.Libvirt, "libvirt", "", "libvirt domain, such as qemu:///system/NAME")
 	c.Flags().StringSliceVar(&req.GuestNetworks, "guest-network", nil,
 		"network that the guest's container engines may use, repeatable; \"all\" or \"none\" (default: as it is, all at first)")
-	c.Flags().StringVar(&req.Channel, "channel", "", "unix socket of the virtio-serial port org.brfuse.agent.0, or vsock:CID:PORT (required)")
+	c.Flags().StringVar(&req.Channel, "channel", "", "unix socket of the virtio-serial port org.brfuse.agent.0, or vsock:CID:PORT (default: that of the domain)")
 	return c
+}
+
+// checkVMAdd checks which of the flags there are, and makes paths absolute: the
+// daemon has another working directory.
+func checkVMAdd(req *brfusev1.AddVMRequest) (err error) {
+	switch {
+	case req.GetLibvirt() != "" && req.GetQmp() != "":
+		return usagef("vm add takes --qmp or --libvirt, not both; see `brfuse vm add --help`")
+	case req.GetLibvirt() == "" && (req.GetQmp() == "" || req.GetChannel() == ""):
+		return usagef("vm add needs --qmp and --channel, or --libvirt; see `brfuse vm add --help`")
+	}
+	if req.GetQmp() != "" {
+		if req.Qmp, err = filepath.Abs(req.GetQmp()); err != nil {
+			return err
+		}
+	}
+	if req.GetChannel() != "" && !strings.HasPrefix(req.GetChannel(), "vsock:") {
+		req.Channel, err = filepath.Abs(req.GetChannel())
+	}
+	return err
 }
 
 func (a *app) vmList() *cobra.Command {
@@ -97,7 +112,7 @@ func (a *app) vmRemove() *cobra.Command {
 }
 
 func vmTable(w *tabwriter.Writer, vms []*brfusev1.VM) {
-	fmt.Fprintln(w, "NAME\tSTATE\tAGENT\tHOTPLUG\tSLOTS\tATTACHMENTS\tGUEST NETWORKS\tQEMU\tQMP")
+	fmt.Fprintln(w, "NAME\tSTATE\tAGENT\tHOTPLUG\tSLOTS\tATTACHMENTS\tGUEST NETWORKS\tQEMU\tREACHED BY")
 	for _, m := range vms {
 		agent := m.GetAgent()
 		if v := m.GetAgentVersion(); v != "" {
@@ -112,6 +127,6 @@ func vmTable(w *tabwriter.Writer, vms []*brfusev1.VM) {
 			allowed = join(m.GetGuestNetworks())
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.GetName(), m.GetState(), agent, orDash(m.GetHotplug()),
-			slots, m.GetAttachments(), allowed, orDash(m.GetQemuVersion()), m.GetQmp())
+			slots, m.GetAttachments(), allowed, orDash(m.GetQemuVersion()), cmp.Or(m.GetQmp(), m.GetLibvirt()))
 	}
 }

@@ -21,7 +21,7 @@ func attachmentToProto(a vnic.Attachment) *brfusev1.Attachment {
 		Network: a.Request.Network, Netns: a.Request.Netns, Phase: string(a.Phase),
 		Addresses: toStrings(a.Leases), Gateways: toStrings(a.Gateways),
 		Mtu: clampUint32(a.MTU), Queues: clampUint32(a.Request.Queues),
-		Tap: a.ID.TapName(), Slot: a.Slot, GuestPci: a.GuestPCI, LastError: a.LastError,
+		Tap: a.VNIC().TapName(), Device: string(a.VNIC()), Slot: a.Slot, GuestPci: a.GuestPCI, LastError: a.LastError,
 		Manager: a.Request.Manager, Labels: a.Request.Labels, Ports: toStrings(a.Request.Ports), Handover: a.Request.Handover,
 		IngressRate: a.Request.Bandwidth.Ingress.Bits, EgressRate: a.Request.Bandwidth.Egress.Bits,
 	}

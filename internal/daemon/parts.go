@@ -173,7 +173,7 @@ const stateLimit = 2 * time.Second
 func (p *parts) VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM {
 	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
-	m := &brfusev1.VM{Name: vm.Name, Qmp: vm.QMP, Channel: vm.Channel, State: "gone", Agent: "absent"}
+	m := &brfusev1.VM{Name: vm.Name, Qmp: vm.QMP, Libvirt: vm.Libvirt, Channel: vm.Channel, State: "gone", Agent: "absent"}
 	var info guestlink.AgentInfo
 	var agentErr error
 	asked := make(chan struct{})

@@ -57,7 +57,7 @@ func NewServer(ctx context.Context, log *slog.Logger, orch *orchestrator.Orchest
 }
 
 func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfusev1.VM, error) {
-	vm := vnic.VM{Name: req.GetName(), QMP: req.GetQmp(), Channel: req.GetChannel(), GuestNetworks: req.GetGuestNetworks()}
+	vm := vnic.VM{Name: req.GetName(), QMP: req.GetQmp(), Libvirt: req.GetLibvirt(), Channel: req.GetChannel(), GuestNetworks: req.GetGuestNetworks()}
 	if err := s.orch.AddVM(ctx, vm); err != nil {
 		return nil, err
 	}

@@ -644,6 +644,76 @@ func (*RemovePoolResponse) Descriptor() ([]byte, []int) {
 	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{7}
 }
 
+type MigrateVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The sockets of the QEMU that waits, started with -incoming defer.
+	Qmp     string `protobuf:"bytes,2,opt,name=qmp,proto3" json:"qmp,omitempty"`
+	Channel string `protobuf:"bytes,3,opt,name=channel,proto3" json:"channel,omitempty"`
+	// Default: as long as the caller waits.
+	Timeout       *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MigrateVMRequest) Reset() {
+	*x = MigrateVMRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MigrateVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MigrateVMRequest) ProtoMessage() {}
+
+func (x *MigrateVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MigrateVMRequest.ProtoReflect.Descriptor instead.
+func (*MigrateVMRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MigrateVMRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MigrateVMRequest) GetQmp() string {
+	if x != nil {
+		return x.Qmp
+	}
+	return ""
+}
+
+func (x *MigrateVMRequest) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *MigrateVMRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 type ListVMsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -652,7 +722,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +734,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[8]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +747,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{8}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{9}
 }
 
 type ListVMsResponse struct {
@@ -689,7 +759,7 @@ type ListVMsResponse struct {
 
 func (x *ListVMsResponse) Reset() {
 	*x = ListVMsResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +771,7 @@ func (x *ListVMsResponse) String() string {
 func (*ListVMsResponse) ProtoMessage() {}
 
 func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[9]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +784,7 @@ func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsResponse.ProtoReflect.Descriptor instead.
 func (*ListVMsResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{9}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVMsResponse) GetVms() []*VM {
@@ -734,7 +804,7 @@ type RemoveVMRequest struct {
 
 func (x *RemoveVMRequest) Reset() {
 	*x = RemoveVMRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +816,7 @@ func (x *RemoveVMRequest) String() string {
 func (*RemoveVMRequest) ProtoMessage() {}
 
 func (x *RemoveVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[10]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +829,7 @@ func (x *RemoveVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVMRequest.ProtoReflect.Descriptor instead.
 func (*RemoveVMRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{10}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RemoveVMRequest) GetName() string {
@@ -784,7 +854,7 @@ type RemoveVMResponse struct {
 
 func (x *RemoveVMResponse) Reset() {
 	*x = RemoveVMResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +866,7 @@ func (x *RemoveVMResponse) String() string {
 func (*RemoveVMResponse) ProtoMessage() {}
 
 func (x *RemoveVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[11]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +879,7 @@ func (x *RemoveVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVMResponse.ProtoReflect.Descriptor instead.
 func (*RemoveVMResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{11}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{12}
 }
 
 type Network struct {
@@ -828,7 +898,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +910,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[12]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +923,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{12}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Network) GetName() string {
@@ -921,7 +991,7 @@ type CreateNetworkRequest struct {
 
 func (x *CreateNetworkRequest) Reset() {
 	*x = CreateNetworkRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1003,7 @@ func (x *CreateNetworkRequest) String() string {
 func (*CreateNetworkRequest) ProtoMessage() {}
 
 func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[13]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1016,7 @@ func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNetworkRequest.ProtoReflect.Descriptor instead.
 func (*CreateNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{13}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateNetworkRequest) GetNetwork() *Network {
@@ -964,7 +1034,7 @@ type ListNetworksRequest struct {
 
 func (x *ListNetworksRequest) Reset() {
 	*x = ListNetworksRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1046,7 @@ func (x *ListNetworksRequest) String() string {
 func (*ListNetworksRequest) ProtoMessage() {}
 
 func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[14]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1059,7 @@ func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
 func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{14}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{15}
 }
 
 type ListNetworksResponse struct {
@@ -1001,7 +1071,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1083,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[15]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1096,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{15}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*Network {
@@ -1045,7 +1115,7 @@ type RemoveNetworkRequest struct {
 
 func (x *RemoveNetworkRequest) Reset() {
 	*x = RemoveNetworkRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1127,7 @@ func (x *RemoveNetworkRequest) String() string {
 func (*RemoveNetworkRequest) ProtoMessage() {}
 
 func (x *RemoveNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[16]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1140,7 @@ func (x *RemoveNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNetworkRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{16}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveNetworkRequest) GetName() string {
@@ -1088,7 +1158,7 @@ type RemoveNetworkResponse struct {
 
 func (x *RemoveNetworkResponse) Reset() {
 	*x = RemoveNetworkResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1170,7 @@ func (x *RemoveNetworkResponse) String() string {
 func (*RemoveNetworkResponse) ProtoMessage() {}
 
 func (x *RemoveNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[17]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1183,7 @@ func (x *RemoveNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNetworkResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{17}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{18}
 }
 
 type AttachRequest struct {
@@ -1140,7 +1210,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1222,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[18]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1235,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{18}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttachRequest) GetVm() string {
@@ -1262,7 +1332,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1344,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[19]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1357,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{19}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Timing) GetStep() string {
@@ -1342,7 +1412,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1424,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[20]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1437,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{20}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Attachment) GetId() string {
@@ -1563,7 +1633,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1645,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[21]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1658,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{21}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DetachRequest) GetPod() string {
@@ -1642,7 +1712,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1724,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1737,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{22}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DetachResponse) GetDetached() []*Attachment {
@@ -1686,7 +1756,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1768,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1781,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{23}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1732,7 +1802,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1814,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1827,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{24}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListRequest) GetVm() string {
@@ -1790,7 +1860,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1872,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1885,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{25}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListResponse) GetAttachments() []*Attachment {
@@ -1833,7 +1903,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1915,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1928,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{26}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{27}
 }
 
 type WatchEvent struct {
@@ -1870,7 +1940,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1952,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1965,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{27}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchEvent) GetAttachment() *Attachment {
@@ -1914,7 +1984,7 @@ type GCRequest struct {
 
 func (x *GCRequest) Reset() {
 	*x = GCRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +1996,7 @@ func (x *GCRequest) String() string {
 func (*GCRequest) ProtoMessage() {}
 
 func (x *GCRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2009,7 @@ func (x *GCRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
 func (*GCRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{28}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GCRequest) GetDryRun() bool {
@@ -1960,7 +2030,7 @@ type GCResponse struct {
 
 func (x *GCResponse) Reset() {
 	*x = GCResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2042,7 @@ func (x *GCResponse) String() string {
 func (*GCResponse) ProtoMessage() {}
 
 func (x *GCResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2055,7 @@ func (x *GCResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCResponse.ProtoReflect.Descriptor instead.
 func (*GCResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{29}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GCResponse) GetFindings() []string {
@@ -2010,7 +2080,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2092,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2105,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{30}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{31}
 }
 
 type Check struct {
@@ -2051,7 +2121,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2133,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2146,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{31}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Check) GetName() string {
@@ -2116,7 +2186,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2198,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2211,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{32}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -2207,7 +2277,12 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x11RemovePoolRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\"\x14\n" +
-	"\x12RemovePoolResponse\"\x10\n" +
+	"\x12RemovePoolResponse\"\x87\x01\n" +
+	"\x10MigrateVMRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03qmp\x18\x02 \x01(\tR\x03qmp\x12\x18\n" +
+	"\achannel\x18\x03 \x01(\tR\achannel\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x10\n" +
 	"\x0eListVMsRequest\"2\n" +
 	"\x0fListVMsResponse\x12\x1f\n" +
 	"\x03vms\x18\x01 \x03(\v2\r.brfuse.v1.VMR\x03vms\";\n" +
@@ -2321,11 +2396,12 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06remedy\x18\x04 \x01(\tR\x06remedy\":\n" +
 	"\x0eDoctorResponse\x12(\n" +
-	"\x06checks\x18\x01 \x03(\v2\x10.brfuse.v1.CheckR\x06checks2\x8a\b\n" +
+	"\x06checks\x18\x01 \x03(\v2\x10.brfuse.v1.CheckR\x06checks2\xc3\b\n" +
 	"\x06Brfuse\x12/\n" +
 	"\x05AddVM\x12\x17.brfuse.v1.AddVMRequest\x1a\r.brfuse.v1.VM\x12@\n" +
 	"\aListVMs\x12\x19.brfuse.v1.ListVMsRequest\x1a\x1a.brfuse.v1.ListVMsResponse\x12C\n" +
-	"\bRemoveVM\x12\x1a.brfuse.v1.RemoveVMRequest\x1a\x1b.brfuse.v1.RemoveVMResponse\x12D\n" +
+	"\bRemoveVM\x12\x1a.brfuse.v1.RemoveVMRequest\x1a\x1b.brfuse.v1.RemoveVMResponse\x127\n" +
+	"\tMigrateVM\x12\x1b.brfuse.v1.MigrateVMRequest\x1a\r.brfuse.v1.VM\x12D\n" +
 	"\rCreateNetwork\x12\x1f.brfuse.v1.CreateNetworkRequest\x1a\x12.brfuse.v1.Network\x12O\n" +
 	"\fListNetworks\x12\x1e.brfuse.v1.ListNetworksRequest\x1a\x1f.brfuse.v1.ListNetworksResponse\x12R\n" +
 	"\rRemoveNetwork\x12\x1f.brfuse.v1.RemoveNetworkRequest\x1a .brfuse.v1.RemoveNetworkResponse\x129\n" +
@@ -2353,7 +2429,7 @@ func file_brfuse_v1_brfuse_proto_rawDescGZIP() []byte {
 	return file_brfuse_v1_brfuse_proto_rawDescData
 }
 
-var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_brfuse_v1_brfuse_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: brfuse.v1.VM
 	(*AddVMRequest)(nil),          // 1: brfuse.v1.AddVMRequest
@@ -2363,87 +2439,91 @@ var file_brfuse_v1_brfuse_proto_goTypes = []any{
 	(*ListPoolsResponse)(nil),     // 5: brfuse.v1.ListPoolsResponse
 	(*RemovePoolRequest)(nil),     // 6: brfuse.v1.RemovePoolRequest
 	(*RemovePoolResponse)(nil),    // 7: brfuse.v1.RemovePoolResponse
-	(*ListVMsRequest)(nil),        // 8: brfuse.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),       // 9: brfuse.v1.ListVMsResponse
-	(*RemoveVMRequest)(nil),       // 10: brfuse.v1.RemoveVMRequest
-	(*RemoveVMResponse)(nil),      // 11: brfuse.v1.RemoveVMResponse
-	(*Network)(nil),               // 12: brfuse.v1.Network
-	(*CreateNetworkRequest)(nil),  // 13: brfuse.v1.CreateNetworkRequest
-	(*ListNetworksRequest)(nil),   // 14: brfuse.v1.ListNetworksRequest
-	(*ListNetworksResponse)(nil),  // 15: brfuse.v1.ListNetworksResponse
-	(*RemoveNetworkRequest)(nil),  // 16: brfuse.v1.RemoveNetworkRequest
-	(*RemoveNetworkResponse)(nil), // 17: brfuse.v1.RemoveNetworkResponse
-	(*AttachRequest)(nil),         // 18: brfuse.v1.AttachRequest
-	(*Timing)(nil),                // 19: brfuse.v1.Timing
-	(*Attachment)(nil),            // 20: brfuse.v1.Attachment
-	(*DetachRequest)(nil),         // 21: brfuse.v1.DetachRequest
-	(*DetachResponse)(nil),        // 22: brfuse.v1.DetachResponse
-	(*GetRequest)(nil),            // 23: brfuse.v1.GetRequest
-	(*ListRequest)(nil),           // 24: brfuse.v1.ListRequest
-	(*ListResponse)(nil),          // 25: brfuse.v1.ListResponse
-	(*WatchRequest)(nil),          // 26: brfuse.v1.WatchRequest
-	(*WatchEvent)(nil),            // 27: brfuse.v1.WatchEvent
-	(*GCRequest)(nil),             // 28: brfuse.v1.GCRequest
-	(*GCResponse)(nil),            // 29: brfuse.v1.GCResponse
-	(*DoctorRequest)(nil),         // 30: brfuse.v1.DoctorRequest
-	(*Check)(nil),                 // 31: brfuse.v1.Check
-	(*DoctorResponse)(nil),        // 32: brfuse.v1.DoctorResponse
-	nil,                           // 33: brfuse.v1.Attachment.LabelsEntry
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*MigrateVMRequest)(nil),      // 8: brfuse.v1.MigrateVMRequest
+	(*ListVMsRequest)(nil),        // 9: brfuse.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),       // 10: brfuse.v1.ListVMsResponse
+	(*RemoveVMRequest)(nil),       // 11: brfuse.v1.RemoveVMRequest
+	(*RemoveVMResponse)(nil),      // 12: brfuse.v1.RemoveVMResponse
+	(*Network)(nil),               // 13: brfuse.v1.Network
+	(*CreateNetworkRequest)(nil),  // 14: brfuse.v1.CreateNetworkRequest
+	(*ListNetworksRequest)(nil),   // 15: brfuse.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),  // 16: brfuse.v1.ListNetworksResponse
+	(*RemoveNetworkRequest)(nil),  // 17: brfuse.v1.RemoveNetworkRequest
+	(*RemoveNetworkResponse)(nil), // 18: brfuse.v1.RemoveNetworkResponse
+	(*AttachRequest)(nil),         // 19: brfuse.v1.AttachRequest
+	(*Timing)(nil),                // 20: brfuse.v1.Timing
+	(*Attachment)(nil),            // 21: brfuse.v1.Attachment
+	(*DetachRequest)(nil),         // 22: brfuse.v1.DetachRequest
+	(*DetachResponse)(nil),        // 23: brfuse.v1.DetachResponse
+	(*GetRequest)(nil),            // 24: brfuse.v1.GetRequest
+	(*ListRequest)(nil),           // 25: brfuse.v1.ListRequest
+	(*ListResponse)(nil),          // 26: brfuse.v1.ListResponse
+	(*WatchRequest)(nil),          // 27: brfuse.v1.WatchRequest
+	(*WatchEvent)(nil),            // 28: brfuse.v1.WatchEvent
+	(*GCRequest)(nil),             // 29: brfuse.v1.GCRequest
+	(*GCResponse)(nil),            // 30: brfuse.v1.GCResponse
+	(*DoctorRequest)(nil),         // 31: brfuse.v1.DoctorRequest
+	(*Check)(nil),                 // 32: brfuse.v1.Check
+	(*DoctorResponse)(nil),        // 33: brfuse.v1.DoctorResponse
+	nil,                           // 34: brfuse.v1.Attachment.LabelsEntry
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_brfuse_v1_brfuse_proto_depIdxs = []int32{
-	34, // 0: brfuse.v1.Pool.idle:type_name -> google.protobuf.Duration
-	34, // 1: brfuse.v1.SetPoolRequest.idle:type_name -> google.protobuf.Duration
+	35, // 0: brfuse.v1.Pool.idle:type_name -> google.protobuf.Duration
+	35, // 1: brfuse.v1.SetPoolRequest.idle:type_name -> google.protobuf.Duration
 	2,  // 2: brfuse.v1.ListPoolsResponse.pools:type_name -> brfuse.v1.Pool
-	0,  // 3: brfuse.v1.ListVMsResponse.vms:type_name -> brfuse.v1.VM
-	12, // 4: brfuse.v1.CreateNetworkRequest.network:type_name -> brfuse.v1.Network
-	12, // 5: brfuse.v1.ListNetworksResponse.networks:type_name -> brfuse.v1.Network
-	34, // 6: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
-	35, // 7: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
-	19, // 8: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
-	33, // 9: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
-	20, // 10: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
-	20, // 11: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
-	20, // 12: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
-	31, // 13: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
-	1,  // 14: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
-	8,  // 15: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
-	10, // 16: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
-	13, // 17: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
-	14, // 18: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
-	16, // 19: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
-	18, // 20: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
-	21, // 21: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
-	23, // 22: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
-	24, // 23: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
-	26, // 24: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
-	3,  // 25: brfuse.v1.Brfuse.SetPool:input_type -> brfuse.v1.SetPoolRequest
-	4,  // 26: brfuse.v1.Brfuse.ListPools:input_type -> brfuse.v1.ListPoolsRequest
-	6,  // 27: brfuse.v1.Brfuse.RemovePool:input_type -> brfuse.v1.RemovePoolRequest
-	28, // 28: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
-	30, // 29: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
-	0,  // 30: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
-	9,  // 31: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
-	11, // 32: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
-	12, // 33: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
-	15, // 34: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
-	17, // 35: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
-	20, // 36: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
-	22, // 37: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
-	20, // 38: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
-	25, // 39: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
-	27, // 40: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
-	2,  // 41: brfuse.v1.Brfuse.SetPool:output_type -> brfuse.v1.Pool
-	5,  // 42: brfuse.v1.Brfuse.ListPools:output_type -> brfuse.v1.ListPoolsResponse
-	7,  // 43: brfuse.v1.Brfuse.RemovePool:output_type -> brfuse.v1.RemovePoolResponse
-	29, // 44: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
-	32, // 45: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
-	30, // [30:46] is the sub-list for method output_type
-	14, // [14:30] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	35, // 3: brfuse.v1.MigrateVMRequest.timeout:type_name -> google.protobuf.Duration
+	0,  // 4: brfuse.v1.ListVMsResponse.vms:type_name -> brfuse.v1.VM
+	13, // 5: brfuse.v1.CreateNetworkRequest.network:type_name -> brfuse.v1.Network
+	13, // 6: brfuse.v1.ListNetworksResponse.networks:type_name -> brfuse.v1.Network
+	35, // 7: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
+	36, // 8: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
+	20, // 9: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
+	34, // 10: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
+	21, // 11: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
+	21, // 12: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
+	21, // 13: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
+	32, // 14: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
+	1,  // 15: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
+	9,  // 16: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
+	11, // 17: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
+	8,  // 18: brfuse.v1.Brfuse.MigrateVM:input_type -> brfuse.v1.MigrateVMRequest
+	14, // 19: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
+	15, // 20: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
+	17, // 21: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
+	19, // 22: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
+	22, // 23: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
+	24, // 24: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
+	25, // 25: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
+	27, // 26: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
+	3,  // 27: brfuse.v1.Brfuse.SetPool:input_type -> brfuse.v1.SetPoolRequest
+	4,  // 28: brfuse.v1.Brfuse.ListPools:input_type -> brfuse.v1.ListPoolsRequest
+	6,  // 29: brfuse.v1.Brfuse.RemovePool:input_type -> brfuse.v1.RemovePoolRequest
+	29, // 30: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
+	31, // 31: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
+	0,  // 32: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
+	10, // 33: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
+	12, // 34: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
+	0,  // 35: brfuse.v1.Brfuse.MigrateVM:output_type -> brfuse.v1.VM
+	13, // 36: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
+	16, // 37: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
+	18, // 38: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
+	21, // 39: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
+	23, // 40: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
+	21, // 41: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
+	26, // 42: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
+	28, // 43: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
+	2,  // 44: brfuse.v1.Brfuse.SetPool:output_type -> brfuse.v1.Pool
+	5,  // 45: brfuse.v1.Brfuse.ListPools:output_type -> brfuse.v1.ListPoolsResponse
+	7,  // 46: brfuse.v1.Brfuse.RemovePool:output_type -> brfuse.v1.RemovePoolResponse
+	30, // 47: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
+	33, // 48: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
+	32, // [32:49] is the sub-list for method output_type
+	15, // [15:32] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_brfuse_v1_brfuse_proto_init() }
@@ -2457,7 +2537,7 @@ func file_brfuse_v1_brfuse_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_brfuse_v1_brfuse_proto_rawDesc), len(file_brfuse_v1_brfuse_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

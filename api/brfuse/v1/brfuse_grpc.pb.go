@@ -26,6 +26,7 @@ const (
 	Brfuse_AddVM_FullMethodName         = "/brfuse.v1.Brfuse/AddVM"
 	Brfuse_ListVMs_FullMethodName       = "/brfuse.v1.Brfuse/ListVMs"
 	Brfuse_RemoveVM_FullMethodName      = "/brfuse.v1.Brfuse/RemoveVM"
+	Brfuse_MigrateVM_FullMethodName     = "/brfuse.v1.Brfuse/MigrateVM"
 	Brfuse_CreateNetwork_FullMethodName = "/brfuse.v1.Brfuse/CreateNetwork"
 	Brfuse_ListNetworks_FullMethodName  = "/brfuse.v1.Brfuse/ListNetworks"
 	Brfuse_RemoveNetwork_FullMethodName = "/brfuse.v1.Brfuse/RemoveNetwork"
@@ -52,6 +53,10 @@ type BrfuseClient interface {
 	ListVMs(ctx context.Context, in *ListVMsRequest, opts ...grpc.CallOption) (*ListVMsResponse, error)
 	// RemoveVM forgets a VM. It fails while the VM has attachments, unless forced.
 	RemoveVM(ctx context.Context, in *RemoveVMRequest, opts ...grpc.CallOption) (*RemoveVMResponse, error)
+	// MigrateVM moves a running VM, with the vNICs of its pods, to another QEMU
+	// process on this hypervisor that waits for it, and returns when it runs there.
+	// When it fails, the VM goes on where it was.
+	MigrateVM(ctx context.Context, in *MigrateVMRequest, opts ...grpc.CallOption) (*VM, error)
 	// CreateNetwork makes a network. To create the same one again is no error.
 	CreateNetwork(ctx context.Context, in *CreateNetworkRequest, opts ...grpc.CallOption) (*Network, error)
 	ListNetworks(ctx context.Context, in *ListNetworksRequest, opts ...grpc.CallOption) (*ListNetworksResponse, error)
@@ -111,6 +116,16 @@ func (c *brfuseClient) RemoveVM(ctx context.Context, in *RemoveVMRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveVMResponse)
 	err := c.cc.Invoke(ctx, Brfuse_RemoveVM_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) MigrateVM(ctx context.Context, in *MigrateVMRequest, opts ...grpc.CallOption) (*VM, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VM)
+	err := c.cc.Invoke(ctx, Brfuse_MigrateVM_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -267,6 +282,10 @@ type BrfuseServer interface {
 	ListVMs(context.Context, *ListVMsRequest) (*ListVMsResponse, error)
 	// RemoveVM forgets a VM. It fails while the VM has attachments, unless forced.
 	RemoveVM(context.Context, *RemoveVMRequest) (*RemoveVMResponse, error)
+	// MigrateVM moves a running VM, with the vNICs of its pods, to another QEMU
+	// process on this hypervisor that waits for it, and returns when it runs there.
+	// When it fails, the VM goes on where it was.
+	MigrateVM(context.Context, *MigrateVMRequest) (*VM, error)
 	// CreateNetwork makes a network. To create the same one again is no error.
 	CreateNetwork(context.Context, *CreateNetworkRequest) (*Network, error)
 	ListNetworks(context.Context, *ListNetworksRequest) (*ListNetworksResponse, error)
@@ -310,6 +329,9 @@ func (UnimplementedBrfuseServer) ListVMs(context.Context, *ListVMsRequest) (*Lis
 }
 func (UnimplementedBrfuseServer) RemoveVM(context.Context, *RemoveVMRequest) (*RemoveVMResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveVM not implemented")
+}
+func (UnimplementedBrfuseServer) MigrateVM(context.Context, *MigrateVMRequest) (*VM, error) {
+	return nil, status.Error(codes.Unimplemented, "method MigrateVM not implemented")
 }
 func (UnimplementedBrfuseServer) CreateNetwork(context.Context, *CreateNetworkRequest) (*Network, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateNetwork not implemented")
@@ -421,6 +443,24 @@ func _Brfuse_RemoveVM_Handler(srv interface{}, ctx context.Context, dec func(int
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(BrfuseServer).RemoveVM(ctx, req.(*RemoveVMRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_MigrateVM_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MigrateVMRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).MigrateVM(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_MigrateVM_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).MigrateVM(ctx, req.(*MigrateVMRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -670,6 +710,10 @@ var Brfuse_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveVM",
 			Handler:    _Brfuse_RemoveVM_Handler,
+		},
+		{
+			MethodName: "MigrateVM",
+			Handler:    _Brfuse_MigrateVM_Handler,
 		},
 		{
 			MethodName: "CreateNetwork",
