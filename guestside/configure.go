@@ -37,15 +37,16 @@ func (a *Agent) Configure(ctx context.Context, m vnic.Move) (nic vnic.NIC, err e
 	}
 	defer func() { err = errors.Join(err, pod.Close()) }()
 	err = within(pod, func(c *rtnl.Conn) error {
-		nic, err = a.configure(ctx, c, m)
+		nic, err = a.configure(ctx, c, m, rtnl.Link{})
 		return err
 	})
 	return nic, err
 }
 
-// configure does so by a connection in the pod's namespace.
-func (a *Agent) configure(ctx context.Context, c *rtnl.Conn, m vnic.Move) (vnic.NIC, error) {
-	s := setup{Agent: a, c: c, m: m, want: wanted(m)}
+// configure does so by a connection in the pod's namespace, for a link that has
+// just come there, or one that has to be looked up.
+func (a *Agent) configure(ctx context.Context, c *rtnl.Conn, m vnic.Move, arrived rtnl.Link) (vnic.NIC, error) {
+	s := setup{Agent: a, c: c, m: m, want: wanted(m), link: arrived}
 	nic, err := s.run(ctx)
 	if err != nil {
 		return nic, fmt.Errorf("configure vnic %s in pod %s: %w", m.MAC, m.Netns, err)
@@ -77,8 +78,11 @@ type setup struct {
 }
 
 func (s *setup) run(ctx context.Context) (nic vnic.NIC, err error) {
-	if err := s.c.Do(rtnl.GetLink(&s.link, s.m.Interface).Tolerate(unix.ENODEV), rtnl.GetAddrs(&s.addrs)); err != nil {
-		return nic, err
+	if s.link.Index == 0 {
+		err := s.c.Do(rtnl.GetLink(&s.link, s.m.Interface).Tolerate(unix.ENODEV), rtnl.GetAddrs(&s.addrs))
+		if err != nil {
+			return nic, err
+		}
 	}
 	if !s.link.HasMAC(s.m.MAC) {
 		return nic, fmt.Errorf("it is not there as %s: %w; it has to be moved first", s.m.Interface, vnic.ErrNICMissing)

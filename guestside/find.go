@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/brfuse/brfuse/internal/netnsx"
@@ -123,6 +124,42 @@ func (a *Agent) search(ctx context.Context, mac vnic.MAC) (place, bool, error) {
 	return place{}, false, nil
 }
 
+// maxBusy is how long a search for an awaited vNIC is put off at most.
+const maxBusy = 5 * time.Second
+
+// quietIn returns how long to put off a search for a vNIC that is awaited since
+// start: while others come, it is likely that it will, and the guest is busy.
+func (a *Agent) quietIn(start time.Time) time.Duration {
+	return min(time.Until(a.links.lastNews().Add(a.searchAfter)), time.Until(start.Add(maxBusy)))
+}
+
+// searchUntil is search for a vNIC that is awaited: it is given up, with nothing
+// found, when the vNIC appears. There is one such search at a time, since each
+// visits all pods, which slows down a guest that is taking in many vNICs.
+func (a *Agent) searchUntil(ctx context.Context, appeared <-chan struct{}, mac vnic.MAC) (place, bool, error) {
+	wanted, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		select {
+		case <-appeared:
+			cancel()
+		case <-wanted.Done():
+		}
+	})
+	release, err := a.searches.Lock(wanted, struct{}{})
+	if err != nil {
+		return place{}, false, ctx.Err()
+	}
+	defer release()
+	p, found, err := a.search(wanted, mac)
+	if err != nil && wanted.Err() != nil {
+		err = ctx.Err()
+	}
+	return p, found, err
+}
+
 // await waits for a vNIC to appear in the first namespace.
 func (a *Agent) await(ctx context.Context, m vnic.Move) (place, error) {
 	start := time.Now()
@@ -137,7 +174,11 @@ func (a *Agent) await(ctx context.Context, m vnic.Move) (place, error) {
 		select {
 		case <-appeared:
 		case <-late.C:
-			if p, ok, err := a.search(ctx, m.MAC); ok || err != nil && ctx.Err() == nil {
+			if wait := a.quietIn(start); wait > 0 {
+				late.Reset(wait)
+				continue
+			}
+			if p, ok, err := a.searchUntil(ctx, appeared, m.MAC); ok || err != nil && ctx.Err() == nil {
 				return p, err
 			}
 		case <-ctx.Done():

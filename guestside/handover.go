@@ -119,7 +119,7 @@ func (a *Agent) deliver(at place, m vnic.Move) (nic vnic.NIC, err error) {
 // is little when nobody has touched the vNIC, and nothing when it was delivered.
 func deliverPlan(l rtnl.Link, addrs []netip.Prefix, m vnic.Move) []rtnl.Request {
 	var reqs []rtnl.Request
-	if l.Up || len(addrs) > 0 || l.Alias != "" || l.Master != 0 || l.XDP || len(l.AltNames) > 0 ||
+	if l.Up || len(addrs) > 0 || l.Alias != "" || l.Master != 0 || l.XDP != rtnl.NoXDP || len(l.AltNames) > 0 ||
 		!l.Permanent.IsZero() && l.MAC != l.Permanent {
 		reqs = scrub(l, addrs)
 	}
@@ -153,6 +153,7 @@ func (a *Agent) noteDelivered(c *rtnl.Conn, l rtnl.Link, m vnic.Move, netns stri
 		return nic, err
 	}
 	nic.ID, nic.Netns = m.ID, netns
+	a.known.edit(m.MAC, func(d *device) { d.used, d.pci, d.driver = true, nic.PCI, nic.Driver })
 	a.records.put(record{
 		id: m.ID, mac: m.MAC, handover: true, delivered: true, left: netns != "", pci: nic.PCI, driver: nic.Driver, mtu: m.MTU,
 	})

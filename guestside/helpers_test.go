@@ -94,6 +94,15 @@ func (l *lab) plug(m vnic.Move, name string) {
 	in(l.t, l.host, func() error { return setUp(m.ID.LinkName()) })
 }
 
+// park makes a stand-in for a vNIC as a pool has it: the agent has seen it when it
+// was new.
+func (l *lab) park(m vnic.Move) {
+	l.t.Helper()
+	l.plug(m, m.ID.TapName()+"x")
+	m.Netns, m.Interface = "", ""
+	l.retrieve(m)
+}
+
 func setUp(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {

@@ -2,6 +2,7 @@ package guestside
 
 import (
 	"sync"
+	"time"
 
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
@@ -11,6 +12,7 @@ import (
 type links struct {
 	mu      sync.Mutex
 	byIndex map[int]rtnl.Link
+	news    time.Time                  // when there was some
 	waiters map[vnic.MAC]chan struct{} // closed when the device appears
 }
 
@@ -25,6 +27,7 @@ func (ls *links) apply(u rtnl.Update) {
 	if u.Full {
 		clear(ls.byIndex)
 	}
+	ls.news = time.Now()
 	for _, c := range u.Changes {
 		if c.Gone {
 			delete(ls.byIndex, c.Link.Index)
@@ -38,6 +41,13 @@ func (ls *links) apply(u rtnl.Update) {
 			}
 		}
 	}
+}
+
+// lastNews returns when there was news of a link.
+func (ls *links) lastNews() time.Time {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.news
 }
 
 // find returns the device with that MAC, and whether it is there.
@@ -87,6 +97,13 @@ func (ls *links) forget(index int, mac vnic.MAC) {
 	if l, ok := ls.byIndex[index]; ok && l.HasMAC(mac) {
 		delete(ls.byIndex, index)
 	}
+}
+
+// note takes in that a device is here, before the event tells so.
+func (ls *links) note(l rtnl.Link) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.byIndex[l.Index] = l
 }
 
 func (ls *links) findLocked(mac vnic.MAC) (rtnl.Link, bool) {

@@ -97,11 +97,15 @@ func (a *Agent) Move(ctx context.Context, m vnic.Move) (vnic.NIC, MoveTimes, err
 // Attach is [Agent.Move] and then [Agent.Configure], in one visit to the pod's
 // namespace. When the second fails, the vNIC stays in the pod: release it.
 func (a *Agent) Attach(ctx context.Context, m vnic.Move) (vnic.NIC, MoveTimes, error) {
-	return a.move(ctx, m, func(c *rtnl.Conn) (vnic.NIC, error) { return a.configure(ctx, c, m) })
+	return a.move(ctx, m, func(c *rtnl.Conn, l rtnl.Link) (vnic.NIC, error) { return a.configure(ctx, c, m, l) })
 }
 
+// visit is what remains to be done in the pod's namespace. It is told the link if
+// it has just come there, and so has no addresses.
+type visit func(c *rtnl.Conn, arrived rtnl.Link) (vnic.NIC, error)
+
 // move has a function, if there is one, do what remains in the pod's namespace.
-func (a *Agent) move(ctx context.Context, m vnic.Move, then func(*rtnl.Conn) (vnic.NIC, error)) (nic vnic.NIC, times MoveTimes, err error) {
+func (a *Agent) move(ctx context.Context, m vnic.Move, then visit) (nic vnic.NIC, times MoveTimes, err error) {
 	release, err := a.begin(ctx, m)
 	if err != nil {
 		return nic, times, err
@@ -118,13 +122,13 @@ func (a *Agent) move(ctx context.Context, m vnic.Move, then func(*rtnl.Conn) (vn
 		}
 		times.Appear = time.Since(start)
 		moved := time.Now()
-		nic, err = a.moveFrom(at, m, func(c *rtnl.Conn) (vnic.NIC, error) {
+		nic, err = a.moveFrom(at, m, func(c *rtnl.Conn, l rtnl.Link) (vnic.NIC, error) {
 			times.Move, moved = time.Since(moved), time.Now()
 			if then == nil {
 				return vnic.NIC{}, nil
 			}
 			defer func() { times.Configure = time.Since(moved) }()
-			return then(c)
+			return then(c, l)
 		})
 		if !errors.Is(err, errLeft) {
 			return nic, times, err
@@ -138,7 +142,7 @@ var errLeft = errors.New("vnic left")
 
 // moveFrom moves a vNIC from where it was found into the pod, and calls then
 // there, which may know more of the vNIC.
-func (a *Agent) moveFrom(at place, m vnic.Move, then func(*rtnl.Conn) (vnic.NIC, error)) (nic vnic.NIC, err error) {
+func (a *Agent) moveFrom(at place, m vnic.Move, then visit) (nic vnic.NIC, err error) {
 	defer func() { err = errors.Join(err, at.close()) }()
 	pod, err := a.openPod(m.Netns)
 	if err != nil {
@@ -148,9 +152,12 @@ func (a *Agent) moveFrom(at place, m vnic.Move, then func(*rtnl.Conn) (vnic.NIC,
 	if err := failpoint.Hit("guest.found"); err != nil {
 		return nic, err
 	}
+	defer a.rcu.begin()()
+	a.known.use(m.MAC)
 	var r record
+	transferred := at.ns.ID() != pod.ID()
 	switch {
-	case at.ns.ID() != pod.ID():
+	case transferred:
 		err = a.transfer(at, pod, m)
 		r.mtu = at.link.MTU
 	case at.link.Name != m.Interface:
@@ -160,14 +167,18 @@ func (a *Agent) moveFrom(at place, m vnic.Move, then func(*rtnl.Conn) (vnic.NIC,
 		return nic, err
 	}
 	err = within(pod, func(c *rtnl.Conn) error {
-		if nic, err = inspect(c, m); err != nil {
+		var l rtnl.Link
+		if nic, l, err = a.inspect(c, m); err != nil {
 			return fmt.Errorf("look for vnic %s in pod %s: %w", m.MAC, m.Netns, err)
+		}
+		if !transferred {
+			l = rtnl.Link{}
 		}
 		a.noteMoved(at, m, nic, r)
 		if err := failpoint.Hit("guest.moved"); err != nil {
 			return err
 		}
-		more, err := then(c)
+		more, err := then(c, l)
 		if more.ID != "" {
 			nic = more
 		}
@@ -191,17 +202,24 @@ func (a *Agent) noteMoved(at place, m vnic.Move, nic vnic.NIC, r record) {
 }
 
 // inspect looks a vNIC up in the pod by its new name.
-func inspect(c *rtnl.Conn, m vnic.Move) (nic vnic.NIC, err error) {
-	l, err := c.Link(m.Interface)
-	if err != nil {
-		return nic, err
+func (a *Agent) inspect(c *rtnl.Conn, m vnic.Move) (nic vnic.NIC, l rtnl.Link, err error) {
+	if l, err = c.Link(m.Interface); err != nil {
+		return nic, l, err
 	}
 	if !l.HasMAC(m.MAC) {
-		return nic, fmt.Errorf("%s has mac %s, not %s: %w", l.Name, l.MAC, m.MAC, vnic.ErrNICMissing)
+		return nic, l, fmt.Errorf("%s has mac %s, not %s: %w", l.Name, l.MAC, m.MAC, vnic.ErrNICMissing)
 	}
-	nic, err = describe(c, l)
+	nic = nicOf(l)
 	nic.ID, nic.Netns = m.ID, m.Netns
-	return nic, err
+	d, _ := a.known.get(m.MAC)
+	if d.driver == "" {
+		if d.driver, d.pci, err = c.Driver(l.Name); err != nil {
+			return nic, l, err
+		}
+		a.known.edit(m.MAC, func(k *device) { k.driver, k.pci = d.driver, d.pci })
+	}
+	nic.Driver, nic.PCI = d.driver, d.pci
+	return nic, l, nil
 }
 
 // rename gives a vNIC that is in the pod the wanted name. It leaves it down.

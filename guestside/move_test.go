@@ -182,9 +182,12 @@ func TestIntegrationForgedVNIC(t *testing.T) {
 	defer cancel()
 	_, _, err := l.Move(ctx, m)
 	require.ErrorIs(t, err, vnic.ErrNICMissing)
-	l.retrieve(m)
-	m.Netns = ref(hostile)
-	l.retrieve(m)
+	for _, m.Netns = range []string{m.Netns, ref(hostile)} {
+		soon, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		_, err := l.Retrieve(soon, m)
+		cancel()
+		require.ErrorIs(t, err, vnic.ErrNICMissing)
+	}
 	assert.Equal(t, before, show(t, hostile))
 	assert.Empty(t, show(t, l.home))
 }
@@ -343,7 +346,7 @@ func TestIntegrationAttach(t *testing.T) {
 	bad := order(pod, "10.1.0.3/24")
 	bad.Interface = "net1"
 	bad.Routes = m.Routes // the other interface's
-	l.plug(bad, "ens6")
+	l.park(bad)
 	_, _, err := l.Attach(l.deadline(), bad)
 	require.ErrorIs(t, err, vnic.ErrConflict)
 	l.retrieve(bad)

@@ -3,7 +3,6 @@ package guestside
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 
@@ -18,33 +17,6 @@ import (
 // not known, because the agent was restarted.
 const defaultMTU = 1500
 
-// Retrieve awaits a vNIC by its MAC until ctx ends, which is a
-// [vnic.ErrNICMissing], takes it from wherever it is back to the first namespace,
-// and makes it like one that was just plugged: down, named by
-// [vnic.ID.LinkName], with the order's MTU and queues, and without any trace of a
-// pod. The agent forgets whose it was.
-func (a *Agent) Retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, err error) {
-	release, err := a.begin(ctx, m)
-	if err != nil {
-		return nic, err
-	}
-	defer release()
-	if err := a.takeFrom(ctx, m); err != nil {
-		return nic, fmt.Errorf("retrieve vnic %s from pod %s: %w", m.MAC, m.Netns, err)
-	}
-	a.records.drop(m.MAC)
-	at, err := a.await(ctx, m)
-	if err != nil {
-		return nic, err
-	}
-	if err := a.conn.Do(rtnl.GetLinkIndex(&at.link, at.link.Index)); err != nil {
-		return nic, err
-	}
-	nic, err = describe(a.conn, at.link)
-	nic.ID = m.ID
-	return nic, err
-}
-
 // Release forgets a vNIC that is about to be unplugged. It is left to that,
 // which takes it from wherever it is: setting it down before would only cost
 // time. It succeeds when the pod, its namespace or the vNIC is gone.
@@ -58,48 +30,9 @@ func (a *Agent) Release(ctx context.Context, m vnic.Move) error {
 	}
 	defer release()
 	a.records.drop(m.MAC)
+	a.known.drop(m.MAC)
 	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns))
 	return failpoint.Hit("guest.released")
-}
-
-// takeFrom brings a vNIC home, if it is anywhere.
-func (a *Agent) takeFrom(ctx context.Context, m vnic.Move) error {
-	at, found, err := a.locate(ctx, m)
-	if err != nil || !found {
-		return err
-	}
-	err = a.do(at, func(c *rtnl.Conn) error { return a.bringHome(c, at, m) })
-	if errors.Is(err, unix.ENODEV) {
-		err = nil // gone meanwhile
-	}
-	return errors.Join(err, at.close())
-}
-
-// locate finds the vNIC to release: in its pod, in the first namespace, where
-// it was last, or anywhere.
-func (a *Agent) locate(ctx context.Context, m vnic.Move) (place, bool, error) {
-	r, known := a.records.get(m.MAC)
-	if p, ok, err := a.lookOutside(m.Netns, m.MAC); ok || err != nil {
-		return p, ok, err
-	}
-	if l, ok := a.links.find(m.MAC); ok {
-		return place{ns: a.home, link: l}, true, nil
-	}
-	if known && !r.inPod {
-		return place{}, false, nil // it never got that far
-	}
-	if known && r.netns != m.Netns {
-		if p, ok, err := a.lookOutside(r.netns, m.MAC); ok || err != nil {
-			return p, ok, err
-		}
-	}
-	if p, ok, err := a.search(ctx, m.MAC); ok || err != nil {
-		return p, ok, err
-	}
-	if !known {
-		return place{}, false, nil
-	}
-	return a.awaitReturn(ctx, m)
 }
 
 // lookOutside is lookAt, but for the first namespace, which the agent knows.
@@ -109,17 +42,6 @@ func (a *Agent) lookOutside(ref string, mac vnic.MAC) (place, bool, error) {
 		return place{}, false, p.close()
 	}
 	return p, ok, err
-}
-
-// awaitReturn waits for a vNIC whose pod's namespace the kernel is taking apart.
-func (a *Agent) awaitReturn(ctx context.Context, m vnic.Move) (place, bool, error) {
-	limited, cancel := context.WithTimeout(ctx, a.returnWait)
-	defer cancel()
-	p, err := a.await(limited, m)
-	if errors.Is(err, vnic.ErrNICMissing) && ctx.Err() == nil {
-		return p, false, nil
-	}
-	return p, err == nil, err
 }
 
 // bringHome takes all traces of the pod from a vNIC and moves it to the first
@@ -133,15 +55,7 @@ func (a *Agent) bringHome(c *rtnl.Conn, at place, m vnic.Move) error {
 	if !l.HasMAC(m.MAC) {
 		return nil // gone meanwhile
 	}
-	r, _ := a.records.get(m.MAC)
-	mtu := r.mtu
-	if mtu == 0 {
-		mtu = defaultMTU
-	}
-	if l.MaxMTU > 0 {
-		mtu = min(mtu, l.MaxMTU)
-	}
-	back := rtnl.Change{Name: m.ID.LinkName(), MTU: mtu}
+	back := rtnl.Change{Name: m.ID.LinkName(), MTU: a.mtuBefore(m.MAC, l)}
 	if at.ns != a.home {
 		back.Netns = a.home.FD()
 	}
@@ -158,7 +72,7 @@ func (a *Agent) bringHome(c *rtnl.Conn, at place, m vnic.Move) error {
 func scrub(l rtnl.Link, addrs []netip.Prefix) []rtnl.Request {
 	reqs := []rtnl.Request{rtnl.SetLink(l.Index, rtnl.Change{
 		Mask:       unix.IFF_UP | unix.IFF_PROMISC | unix.IFF_ALLMULTI | unix.IFF_NOARP,
-		ClearAlias: l.Alias != "", Free: l.Master != 0, NoXDP: l.XDP,
+		ClearAlias: l.Alias != "", Free: l.Master != 0, XDP: l.XDP,
 	})}
 	if !l.Permanent.IsZero() && l.MAC != l.Permanent {
 		reqs = append(reqs, rtnl.SetLink(l.Index, rtnl.Change{MAC: l.Permanent}))

@@ -49,9 +49,9 @@ func TestIntegrationReleaseKeep(t *testing.T) {
 	l := newLab(t)
 	pod := newNS(t)
 	m := order(pod, "10.1.0.2/24", "fd00:1::2/64")
-	m.MTU = 1400
 	m.Routes = []vnic.Route{route("0.0.0.0/0", "10.1.0.1")}
-	l.plug(m, "ens5")
+	l.park(m)
+	m.MTU = 1400
 	l.attach(m)
 	in(t, pod, func() error { // what a pod may do to it
 		link, err := netlink.LinkByName("eth0")
@@ -70,6 +70,7 @@ func TestIntegrationReleaseKeep(t *testing.T) {
 		}
 		return nil
 	})
+	m.MTU = 0
 	for range 2 { // the second time it is home already
 		l.retrieve(m)
 		assert.Empty(t, show(t, pod))
@@ -115,7 +116,7 @@ func TestIntegrationReleaseGone(t *testing.T) {
 	_, err := l.Retrieve(soon, lost)
 	require.ErrorIs(t, err, vnic.ErrNICMissing)
 
-	l.plug(held, "ens6") // the name of the namespace goes, but a process keeps it
+	l.park(held) // the name of the namespace goes, but a process keeps it
 	l.attach(held)
 	holdByProcess(t, pod)
 	held.Netns = "no-such-pod"
@@ -180,7 +181,7 @@ func TestIntegrationReleaseCutShort(t *testing.T) {
 	require.NoError(t, err)
 	defer release()
 	cancel()
-	_, _, err = l.locate(ctx, m)
+	_, _, err = l.search(ctx, m.MAC)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, "search all network namespaces for vnic "+m.MAC.String())
 }
@@ -215,8 +216,8 @@ func TestIntegrationReturned(t *testing.T) {
 	l := newLab(t)
 	pod := newNS(t)
 	m := order(pod, "10.1.0.2/24")
+	l.park(m)
 	m.MTU = 1400
-	l.plug(m, "ens5")
 	l.attach(m)
 	l.sendHome(pod)
 	assert.Equal(t, m.ID, l.awaitReturned())
@@ -246,7 +247,7 @@ func TestIntegrationPodRefs(t *testing.T) {
 	pod := newNS(t)
 	m := order(pod)
 	m.Netns = holdByProcess(t, pod)
-	l.plug(m, "ens5")
+	l.park(m)
 	l.attach(m)
 	assert.Equal(t, "eth0 up", show(t, pod))
 	l.retrieve(m)

@@ -9,7 +9,8 @@
 //
 // # What is left when something dies
 //
-// A tap exists as long as a process holds one of its descriptors. When the
+// A tap exists as long as a process holds one of its descriptors, and those of a
+// VM of libvirt's until they are deleted. When the
 // daemon dies, the hypervisor keeps its taps, the kernel keeps the filter, and
 // pods keep talking; a new Host finds all of them. When a hypervisor process
 // dies, its taps are gone with it. [Host.Unplug] and [Host.Plug] may be repeated
@@ -38,7 +39,7 @@
 // The capability CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE to publish ports below
 // 1024), the kernel's tun, bridge and nftables drivers
 // (families bridge and inet, with address translation), and for each VM a QMP
-// socket of its own. The Host turns IP forwarding on, and leaves it on. A host
+// socket of its own, or a libvirtd that runs it: see [LibvirtChannel]. The Host turns IP forwarding on, and leaves it on. A host
 // whose own forward chain drops by policy must accept what is forwarded from
 // and to the bridges; brfuse doesn't override that. Names of network devices
 // that begin with "brf" are brfuse's: the filter applies to all of them.

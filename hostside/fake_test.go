@@ -30,6 +30,11 @@ type hypervisor struct {
 	lose    bool          // the next Plug does its work, and the connection is lost before it answers
 	hold    chan struct{} // Plug waits until it is closed
 	plugs   int
+	busy    chan struct{} // the guest lets go of devices once it is closed
+
+	onUnplug func() // called when a device's descriptors are about to be closed
+
+	detached []vnic.ID // whose devices went before their descriptors
 }
 
 type device struct {
@@ -148,8 +153,32 @@ func (c *connection) Unplug(_ context.Context, id vnic.ID) error {
 		return vnic.ErrVMGone
 	}
 	if c.devices[id] != nil {
+		if c.onUnplug != nil {
+			c.onUnplug()
+		}
 		c.removeLocked(id)
 	}
+	return nil
+}
+
+// Detach takes the device and leaves the descriptors, as QEMU does.
+func (c *connection) Detach(ctx context.Context, id vnic.ID) error {
+	c.mu.Lock()
+	busy, there := c.busy, c.devices[id] != nil
+	c.mu.Unlock()
+	if busy != nil && there {
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.conns[c] {
+		return vnic.ErrVMGone
+	}
+	c.detached = append(c.detached, id)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
 	"github.com/brfuse/brfuse/hostside/internal/guard"
+	"github.com/brfuse/brfuse/hostside/internal/libvirtvm"
 	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
 	"github.com/brfuse/brfuse/hostside/internal/reserve"
@@ -54,6 +55,9 @@ type dialFunc func(context.Context, vnic.VM, *slog.Logger) (backend.VM, error)
 // Networks and ports that an earlier process left stay in force.
 func New(cfg Config) (*Host, error) {
 	return newHost(cfg, func(ctx context.Context, v vnic.VM, log *slog.Logger) (backend.VM, error) {
+		if v.Libvirt != "" {
+			return libvirtvm.Dial(ctx, v, log)
+		}
 		return qmpvm.Dial(ctx, v, log)
 	})
 }

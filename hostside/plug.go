@@ -13,17 +13,16 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-const (
-	undoLimit = 15 * time.Second // for undoing a plug that failed, whatever became of its context
-	tapLimit  = 2 * time.Second  // from the hypervisor's word that it let go of a tap until the tap is gone
-)
+// undoLimit is for undoing a plug that failed, whatever became of its context.
+const undoLimit = 15 * time.Second
 
 // Plug gives a VM a vNIC: a tap, its packet filter, its bridge port, and the
 // device in the VM, in this order, so that nothing unfiltered is ever sent. A
 // Plug that fails undoes what it did. Repeating it with the same ID is
 // harmless, puts filter, bridge port, published ports and bandwidth right, and
 // returns the same port. One that is repeated and fails for a published port
-// leaves those that were in force.
+// leaves those that were in force. A parked one has neither filter nor bridge port:
+// nothing comes in or goes out before [Host.Unpark].
 //
 // Errors: [vnic.ErrUnknownVM], [vnic.ErrUnknownNetwork], [vnic.ErrVMGone], a
 // [vnic.NoSlotError], [vnic.ErrPortTaken], [vnic.ErrInvalid],
@@ -42,7 +41,7 @@ func (h *Host) Plug(ctx context.Context, p vnic.Plug) (vnic.Port, error) {
 	if err != nil {
 		return vnic.Port{}, fmt.Errorf("plug vnic %s into vm %s: %w", p.ID, p.VM, err)
 	}
-	return vnic.Port{VM: p.VM, ID: p.ID, MAC: p.MAC, Slot: slot, Tap: true, Plug: true, Bridged: true}, nil
+	return vnic.Port{VM: p.VM, ID: p.ID, MAC: p.MAC, Slot: slot, Tap: true, Plug: true, Bridged: !p.Parked}, nil
 }
 
 // checkPlug fills in defaults and looks up what p names.
@@ -104,24 +103,23 @@ func (h *Host) plugLocked(ctx context.Context, v *vm, n vnic.Network, p vnic.Plu
 	if err := failpoint.Hit("plug.tap"); err != nil {
 		return "", err
 	}
-	if err := h.wire(ctx, n, p, &steps); err != nil {
+	if !p.Parked { // nothing may pass yet, and nothing does
+		err = h.wire(ctx, n, p, &steps)
+	}
+	if err != nil {
 		return "", err
 	}
-	steps.add("unplug device", func(ctx context.Context) error { return v.unplug(ctx, p.ID) })
-	err = v.do(ctx, func(b backend.VM) (err error) {
+	steps.add("unplug device", func(ctx context.Context) error { return h.unplugDevice(ctx, v, p.ID) })
+	err = v.doInSlot(ctx, func(b backend.VM) (err error) {
+		if o, ok := b.(backend.TapOpener); ok {
+			if err := tap.Persist(o.TapOwner()); err != nil {
+				return err
+			}
+		}
 		slot, err = b.Plug(ctx, nic(p, tap))
 		return err
 	})
 	return slot, err
-}
-
-// unplug takes a device from the VM. When the VM is gone, so is the device.
-func (v *vm) unplug(ctx context.Context, id vnic.ID) error {
-	err := v.do(ctx, func(b backend.VM) error { return b.Unplug(ctx, id) })
-	if errors.Is(err, vnic.ErrVMGone) {
-		return nil
-	}
-	return err
 }
 
 // wire puts the filter in force, with ports and bandwidth, and makes the tap a port.
@@ -131,9 +129,6 @@ func (h *Host) wire(ctx context.Context, n vnic.Network, p vnic.Plug, steps *und
 	}
 	if err := failpoint.Hit("plug.guard"); err != nil {
 		return err
-	}
-	if p.Parked {
-		return nil
 	}
 	steps.add("leave bridge", func(ctx context.Context) error { return h.links.Leave(ctx, p.ID) })
 	if err := h.links.Join(ctx, p.ID.TapName(), n, p.MAC); err != nil {
@@ -155,11 +150,14 @@ func (h *Host) again(ctx context.Context, v *vm, n vnic.Network, p vnic.Plug) (s
 	}
 	for _, d := range devices {
 		if d.ID == p.ID && d.Frontend && d.Backend && d.MAC == p.MAC {
+			if p.Parked {
+				return d.Slot, true, h.parkLocked(ctx, p.ID)
+			}
 			return d.Slot, true, h.wire(ctx, n, p, &undo{})
 		}
 	}
 	h.log.Info("remove what is left of an earlier plug", "id", p.ID, "vm", p.VM)
-	if err := v.unplug(ctx, p.ID); err != nil {
+	if err := h.unplugDevice(ctx, v, p.ID); err != nil {
 		return "", false, err
 	}
 	return "", false, h.links.DeleteTap(ctx, p.ID)
@@ -167,65 +165,4 @@ func (h *Host) again(ctx context.Context, v *vm, n vnic.Network, p vnic.Plug) (s
 
 func nic(p vnic.Plug, t port.Tap) backend.NIC {
 	return backend.NIC{ID: p.ID, MAC: p.MAC, MTU: p.MTU, Queues: p.Queues, Tap: t.Name, Files: t.Files, Vhost: t.Vhost}
-}
-
-// Unplug takes a vNIC from a VM: its bridge port first, so that traffic stops,
-// then the device, the tap, and the packet filter last. When the VM is gone, so
-// is the device, and the rest follows. With an empty vm it removes the tap of no
-// VM. What is gone is no error; repeating an Unplug finishes it.
-//
-// Errors: [vnic.ErrUnknownVM].
-func (h *Host) Unplug(ctx context.Context, vmName string, id vnic.ID) error {
-	if _, err := vnic.ParseID(string(id)); err != nil {
-		return fmt.Errorf("unplug vnic: %w", err)
-	}
-	unlock, err := h.ids.Lock(ctx, id)
-	if err == nil {
-		defer unlock()
-		err = h.unplugLocked(ctx, vmName, id)
-	}
-	if err != nil {
-		return fmt.Errorf("unplug vnic %s: %w", id, err)
-	}
-	return nil
-}
-
-func (h *Host) unplugLocked(ctx context.Context, vmName string, id vnic.ID) error {
-	var v *vm
-	if vmName != "" {
-		var err error
-		if v, err = h.vm(vmName); err != nil {
-			return err
-		}
-	}
-	if err := h.links.Leave(ctx, id); err != nil {
-		return err
-	}
-	if v != nil {
-		if err := v.unplug(ctx, id); err != nil {
-			return err
-		}
-	}
-	if err := h.removeTap(ctx, id, v != nil); err != nil {
-		return err
-	}
-	if err := failpoint.Hit("unplug.tap"); err != nil {
-		return err
-	}
-	return h.unfilter(ctx, id)
-}
-
-// removeTap sees to it that the tap is gone. It goes by itself with the
-// hypervisor's last descriptor; one that stays is held by someone else.
-func (h *Host) removeTap(ctx context.Context, id vnic.ID, released bool) error {
-	if released {
-		wait, cancel := context.WithTimeout(ctx, tapLimit)
-		defer cancel()
-		err := h.links.AwaitGone(wait, id.TapName())
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		h.log.Warn("tap outlives its device, deleting it", "id", id, "error", err)
-	}
-	return h.links.DeleteTap(ctx, id)
 }

@@ -29,6 +29,8 @@ type vm struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the goroutine has ended
 
+	leaving leaving
+
 	mu      sync.Mutex // guards what follows
 	backend backend.VM // nil while there is no connection
 	err     error      // why there is none; nil while it isn't known
@@ -90,10 +92,11 @@ func (v *vm) do(ctx context.Context, f func(backend.VM) error) error {
 	return fmt.Errorf("vm %s: its hypervisor ended %d connections, one after the other", v.Name, callTries)
 }
 
-// isGone tells that an attempt failed because no process listens: it ended. A
-// connection that was made and then lost tells nothing: the next attempt does.
+// isGone tells that an attempt failed because no process listens, or because
+// libvirt says that there is none: it ended. A connection that was made and then
+// lost tells nothing: the next attempt does.
 func isGone(err error) bool {
-	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, backend.ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }
 
 // AddVM registers a VM and connects to its hypervisor process, again and again
@@ -123,8 +126,8 @@ func (h *Host) register(def vnic.VM) (*vm, error) {
 		return nil, fmt.Errorf("add vm %s: host: %w", def.Name, fs.ErrClosed)
 	}
 	if v, ok := h.vms[def.Name]; ok {
-		if v.QMP != def.QMP { // the channel and what the guest may do are others' business
-			return nil, fmt.Errorf("add vm %s: it is registered with another qmp socket: %w: remove it first", def.Name, vnic.ErrConflict)
+		if v.QMP != def.QMP || v.Libvirt != def.Libvirt { // the channel and what the guest may do are others' business
+			return nil, fmt.Errorf("add vm %s: it is registered with another qmp socket or libvirt domain: %w: remove it first", def.Name, vnic.ErrConflict)
 		}
 		return v, nil
 	}

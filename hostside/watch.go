@@ -91,11 +91,14 @@ func (w *linkWatch) lost(u rtnl.Update) map[string][]vnic.ID {
 		if !ok || id.TapName() != c.Link.Name {
 			continue
 		}
-		if vm, _, ok := port.ParseTapAlias(c.Link.Alias); ok && !c.Gone && c.Link.Master != 0 && c.Link.Up {
-			w.ports[id] = vm
+		a, ok := port.ParseAlias(c.Link.Alias)
+		if ok && !a.Parked && !c.Gone && c.Link.Master != 0 && c.Link.Up {
+			w.ports[id] = a.VM
 		} else if vm, ok := w.ports[id]; ok {
 			delete(w.ports, id)
-			note(id, vm)
+			if !a.Parked { // that was the host
+				note(id, vm)
+			}
 		}
 	}
 	if u.Full {

@@ -96,10 +96,12 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 	if err := failpoint.Hit("attach.requested"); err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: %w", err)
 	}
+	defer o.rooms.get(req.VM).attach()()
 	r, err := o.lease(ctx, req)
 	if err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: lease: %w", err)
 	}
+	o.noteLuck(r)
 	r.Timings = append(r.Timings, vnic.Timing{Step: "lease", Duration: time.Since(start)})
 	log := o.logFor(r)
 	log.Debug("leased", "mac", r.MAC, "addresses", r.Leases)
@@ -107,6 +109,7 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 		err = fmt.Errorf("phase %s: %w", r.Phase, err)
 		log.Warn("attach failed", "error", err)
 		r.LastError = err.Error()
+		r.spoiled = r.spoiled || isSpoilt(err) && ctx.Err() == nil
 		if uerr := o.undo(context.WithoutCancel(ctx), r); uerr != nil {
 			err = fmt.Errorf("%w; undoing it goes on in the background, for it failed too: %w", err, uerr)
 		}
@@ -195,20 +198,21 @@ func newRecord(req vnic.Request, n vnic.Network) *record {
 	return r
 }
 
-// take gives r an id, a MAC and addresses that no other attachment has.
+// take gives r an id, a vNIC that is parked or a MAC for a new one, and addresses
+// that no other attachment has.
 func (o *Orchestrator) take(tx store.Tx, r *record, n vnic.Network) error {
-	for {
+	for used := true; used; {
+		var err error
 		r.ID = vnic.NewID()
-		it, err := tx.Get(attachmentKey(r.ID))
-		if err != nil {
+		if used, err = usedID(tx, r.ID); err != nil {
 			return err
 		}
-		if !it.Exists() {
-			break
-		}
 	}
-	var err error
-	if r.MAC, err = o.pool.TakeMAC(tx, r.owner(), r.Request.MAC); err != nil {
+	err := o.takeParked(tx, r)
+	if err == nil && r.Device == "" {
+		r.MAC, err = o.pool.TakeMAC(tx, r.owner(), r.Request.MAC)
+	}
+	if err != nil {
 		return err
 	}
 	if r.Request.Manager == dockerManager {

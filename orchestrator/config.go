@@ -81,6 +81,8 @@ type Config struct {
 	Host  Host        // required
 	Guest Guest       // required
 	VMs   VMs         // required
+	// Migrator moves running VMs. Default: none are moved.
+	Migrator Migrator
 	// Log gets what happens in the background. Default: nothing is logged.
 	Log *slog.Logger
 	// Quarantine is how long an address is left alone after it was given back.
@@ -98,6 +100,7 @@ type Deadlines struct {
 	Configure time.Duration // default 10 s
 	Release   time.Duration // default 3 s; an agent that is silent doesn't hold up the unplug for longer
 	Unplug    time.Duration // default 20 s; without ACPI hotplug a guest takes 6 s
+	Park      time.Duration // default 5 s; of Host.Park and Guest.Retrieve, then the vNIC is unplugged
 	Query     time.Duration // default 5 s; of Host.Ports and Guest.NICs
 	Store     time.Duration // default 10 s
 	Network   time.Duration // default 15 s; of Host.SetNetwork and Host.RemoveNetwork
@@ -121,6 +124,7 @@ func (c Config) complete() (Config, error) {
 	d.Configure = cmp.Or(d.Configure, 10*time.Second)
 	d.Release = cmp.Or(d.Release, 3*time.Second)
 	d.Unplug = cmp.Or(d.Unplug, 20*time.Second)
+	d.Park = cmp.Or(d.Park, 5*time.Second)
 	d.Query = cmp.Or(d.Query, 5*time.Second)
 	d.Store = cmp.Or(d.Store, 10*time.Second)
 	d.Network = cmp.Or(d.Network, 15*time.Second)

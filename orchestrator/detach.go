@@ -119,6 +119,7 @@ func (o *Orchestrator) undo(ctx context.Context, r *record) error {
 		o.undoSoon(r.ID)
 		return err
 	}
+	o.noteDetached(r)
 	r.Phase = vnic.PhaseReleased
 	r.Timings = append(r.Timings, vnic.Timing{Step: "total", Duration: time.Since(start)})
 	o.logFor(r).Info("detached", "took", time.Since(start), "steps", r.Timings, "note", r.LastError)
@@ -126,43 +127,36 @@ func (o *Orchestrator) undo(ctx context.Context, r *record) error {
 }
 
 func (o *Orchestrator) undoSteps(ctx context.Context, r *record) error {
-	if r.Phase != vnic.PhaseDetaching {
-		before := r.Phase
-		r.Phase = vnic.PhaseDetaching
-		if err := o.write(ctx, r); err != nil {
-			r.Phase = before
+	if err := reached(o.enterDetaching(ctx, r), "detach.detaching"); err != nil {
+		return err
+	}
+	if r.Parking && !r.spoiled && o.seen.usableAgent(r.Request.VM) == nil {
+		if done, err := o.parkSteps(ctx, r); done || err != nil {
 			return err
 		}
 	}
-	if err := failpoint.Hit("detach.detaching"); err != nil {
-		return err
-	}
+	r.Parking = false
 	// The unplug takes the vNIC out of the guest, whatever the guest says: so an
 	// agent that can't release it is no reason to stop.
 	if rerr := o.releaseStep(ctx, r); rerr != nil {
 		o.logFor(r).Warn("guest did not release the vnic", "error", rerr)
 		r.LastError = rerr.Error()
-	} else {
+	} else if !r.silent {
 		r.LastError = ""
 	}
 	if err := failpoint.Hit("detach.guest"); err != nil {
 		return err
 	}
-	if err := o.unplugStep(ctx, r); err != nil {
+	if err := reached(o.unplugStep(ctx, r), "detach.unplugged"); err != nil {
 		return err
 	}
-	if err := failpoint.Hit("detach.unplugged"); err != nil {
-		return err
-	}
-	if err := o.erase(ctx, r); err != nil {
-		return err
-	}
-	return failpoint.Hit("detach.released")
+	_, err := o.erase(ctx, r)
+	return reached(err, "detach.released")
 }
 
 func (o *Orchestrator) releaseStep(ctx context.Context, r *record) error {
-	if o.seen.usable(r.Request.VM) != nil {
-		return nil // the guest is gone, and the vNIC with it
+	if r.silent || o.seen.usable(r.Request.VM) != nil {
+		return nil // the guest is gone, and the vNIC with it, or its agent was silent just now
 	}
 	return step(ctx, r, "release", o.cfg.Deadlines.Release, func(ctx context.Context) error {
 		return o.cfg.Guest.Release(ctx, r.Request.VM, move(r.Attachment))
@@ -174,15 +168,20 @@ func (o *Orchestrator) unplugStep(ctx context.Context, r *record) error {
 		return nil
 	}
 	return step(ctx, r, "unplug", o.cfg.Deadlines.Unplug, func(ctx context.Context) error {
-		err := o.cfg.Host.Unplug(ctx, r.Request.VM, r.ID)
-		if !errors.Is(err, vnic.ErrUnknownVM) {
-			return err
-		}
-		if known, kerr := o.knowsVM(ctx, r.Request.VM); known || kerr != nil {
-			return err // the host half is about to be told of it, after a restart
-		}
-		return o.cfg.Host.Unplug(ctx, "", r.ID)
+		return o.unplug(ctx, r.Request.VM, r.VNIC())
 	})
+}
+
+// unplug takes a vNIC away, also of a VM that was removed.
+func (o *Orchestrator) unplug(ctx context.Context, vm string, id vnic.ID) error {
+	err := o.cfg.Host.Unplug(ctx, vm, id)
+	if !errors.Is(err, vnic.ErrUnknownVM) {
+		return err
+	}
+	if known, kerr := o.knowsVM(ctx, vm); known || kerr != nil {
+		return err // the host half is about to be told of it, after a restart
+	}
+	return o.cfg.Host.Unplug(ctx, "", id)
 }
 
 // undoLeftover undoes an attachment that is not ready, if it is still there.

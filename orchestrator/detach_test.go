@@ -274,16 +274,17 @@ func (r *rig) consistent() {
 	for _, a := range r.all() {
 		require.Equal(r.t, vnic.PhaseReady, a.Phase)
 		if a.Request.Handover {
-			require.Contains(r.t, r.world.String(), fmt.Sprintf("device %s %s", a.ID, a.MAC))
+			require.Contains(r.t, r.world.String(), fmt.Sprintf("device %s %s", a.VNIC(), a.MAC))
 		} else {
 			require.Contains(r.t, r.world.String(), fmt.Sprintf("pod %s: %s %s up", a.Request.Netns, a.Request.Interface, a.MAC))
 		}
 		for _, m := range a.Request.Ports {
-			require.Contains(r.t, r.world.String(), fmt.Sprintf("port %s of %s", m, a.ID))
+			require.Contains(r.t, r.world.String(), fmt.Sprintf("port %s of %s", m, a.VNIC()))
 		}
 		ports += len(a.Request.Ports)
-		require.Contains(r.t, r.world.String(), fmt.Sprintf("tap %s of %s", a.ID, a.Request.VM))
+		require.Contains(r.t, r.world.String(), fmt.Sprintf("tap %s of %s\n", a.VNIC(), a.Request.VM))
 	}
 	require.Equal(r.t, ports, strings.Count(r.world.String(), "port "), "ports of nobody are published")
 	require.Equal(r.t, ports, strings.Count(r.leases(), "port/"))
+	r.consistentPools()
 }

@@ -8,11 +8,12 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// vmStates remembers which VMs the host half said are gone. About the others
-// nothing is known but that they may be there.
+// vmStates remembers which VMs the host half said are gone, and which agents are
+// there. About other VMs nothing is known but that they may be there.
 type vmStates struct {
-	mu   sync.Mutex
-	gone map[string]bool // guarded by mu
+	mu     sync.Mutex
+	gone   map[string]bool // guarded by mu
+	agents map[string]bool // guarded by mu; those that came and did not go
 }
 
 func (s *vmStates) set(vm string, gone bool) {
@@ -26,6 +27,34 @@ func (s *vmStates) set(vm string, gone bool) {
 	} else {
 		delete(s.gone, vm)
 	}
+}
+
+// setAgent notes that the agent of a VM came or went.
+func (s *vmStates) setAgent(vm string, there bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.agents == nil {
+		s.agents = map[string]bool{}
+	}
+	if there {
+		s.agents[vm] = true
+	} else {
+		delete(s.agents, vm)
+	}
+}
+
+// usableAgent returns [vnic.ErrVMGone] or [vnic.ErrAgentUnavailable] when the VM or
+// its agent is not known to be there.
+func (s *vmStates) usableAgent(vm string) error {
+	if err := s.usable(vm); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.agents[vm] {
+		return fmt.Errorf("vm %s: %w", vm, vnic.ErrAgentUnavailable)
+	}
+	return nil
 }
 
 // usable returns [vnic.ErrVMGone] when the VM is gone.
@@ -54,7 +83,10 @@ func (o *Orchestrator) Notify(ev vnic.Event) {
 		o.reconcileSoon(ev.VM)
 		o.sweepSoon()
 	case vnic.EventAgentUp:
+		o.seen.setAgent(ev.VM, true)
 		o.reconcileSoon(ev.VM)
+	case vnic.EventAgentOff:
+		o.seen.setAgent(ev.VM, false)
 	case vnic.EventRemoved, vnic.EventReturned:
 		if ev.ID == "" { // of an agent that was restarted and has not been told yet
 			o.reconcileForGuest(ev.VM)
@@ -68,26 +100,49 @@ func (o *Orchestrator) Notify(ev vnic.Event) {
 
 // lost releases an attachment whose vNIC was unplugged or whose pod died.
 func (o *Orchestrator) lost(ctx context.Context, ev vnic.Event) error {
-	r, err := o.read(ctx, ev.ID)
-	if err != nil || r == nil {
+	r, err := o.holder(ctx, ev.ID)
+	if err != nil {
 		return err
+	}
+	if r == nil {
+		return o.lostIdle(ctx, ev)
 	}
 	// Before the lock: a guest that makes things up doesn't wait for others' operations.
 	if r.Request.VM != ev.VM || ev.Kind == vnic.EventReturned && r.MAC != ev.MAC {
 		o.logFor(r).Warn("event about a vnic that its vm does not have, ignored", "kind", string(ev.Kind), "vm", ev.VM, "mac", ev.MAC)
 		return nil
 	}
-	return o.locked(ctx, ev.ID, func(r *record) error {
+	return o.locked(ctx, r.ID, func(r *record) error {
 		log := o.logFor(r)
-		if ev.Kind == vnic.EventReturned && r.Request.Handover {
+		switch {
+		case r.VNIC() != ev.ID:
+			log.Debug("vnic was given up meanwhile", "vnic", string(ev.ID))
+			return nil
+		case ev.Kind == vnic.EventRemoved:
+			log.Warn("vnic was unplugged by the guest or by hand, releasing it")
+			r.spoiled = true
+			return o.undo(ctx, r)
+		case r.Request.Handover:
 			log.Debug("vnic is back in the guest's first namespace, for its engine to take or to give back")
 			return nil
+		case r.Device != "":
+			return o.check(ctx, r) // the event may be about the pod that had the vNIC before
 		}
-		if ev.Kind == vnic.EventRemoved {
-			log.Warn("vnic was unplugged by the guest or by hand, releasing it")
-		} else {
-			log.Info("pod is gone, releasing its vnic")
-		}
+		log.Info("pod is gone, releasing its vnic")
 		return o.undo(ctx, r)
 	})
+}
+
+// lostIdle is lost for a vNIC that no attachment has.
+func (o *Orchestrator) lostIdle(ctx context.Context, ev vnic.Event) error {
+	p, err := o.readPooled(ctx, ev.ID)
+	if err != nil || p == nil || p.VM != ev.VM || ev.Kind != vnic.EventRemoved {
+		return err
+	}
+	o.log.Warn("vnic of a pool was unplugged by the guest or by hand", "pool", p.pool().String(), "vnic", string(p.ID))
+	if err := o.drain(ctx, p.ID); err != nil {
+		return err
+	}
+	o.tendSoon(p.pool())
+	return nil
 }

@@ -74,15 +74,22 @@ func (o *Orchestrator) inventory(ctx context.Context) (inv inventory, err error)
 
 func (o *Orchestrator) findings(ctx context.Context, host inventory, asked bool) ([]finding, error) {
 	var list []vnic.Attachment
+	var vnics []pooled
 	var nets []networkRecord
 	var leases []finding
-	vms, known := map[string]bool{}, map[vnic.ID]string{} // known: the VM of each attachment
+	vms, known := map[string]bool{}, map[vnic.ID]string{} // known: the VM of each attachment and each vNIC of a pool
 	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) (err error) {
 		if list, err = all[vnic.Attachment](tx, attachmentPrefix); err != nil {
 			return err
 		}
 		for _, a := range list {
 			known[a.ID] = a.Request.VM
+		}
+		if vnics, err = allPooled(tx); err != nil {
+			return err
+		}
+		for _, p := range vnics {
+			known[p.ID] = p.VM
 		}
 		if nets, err = all[networkRecord](tx, networkPrefix); err != nil {
 			return err
@@ -105,12 +112,20 @@ func (o *Orchestrator) findings(ctx context.Context, host inventory, asked bool)
 		return nil, err
 	}
 	lost, err := o.strayAttachments(ctx, list, vms)
-	if err != nil || !asked {
+	if err != nil {
 		return slices.Concat(leases, lost), err
+	}
+	leftover, err := o.strayPooled(ctx, vnics, known, vms)
+	if err != nil || !asked {
+		return slices.Concat(leases, lost, leftover), err
+	}
+	unfit, err := o.brokenPooled(ctx, vnics, vms, host.ports)
+	if err != nil {
+		return nil, err
 	}
 	broken, err := o.brokenAttachments(ctx, list, vms, host.ports)
 	// Bridges last: they can go when there is no port left.
-	return slices.Concat(o.strayPorts(known, host.ports), leases, lost, broken, o.strayNetworks(nets, host.networks)), err
+	return slices.Concat(o.strayPorts(known, host.ports), leases, lost, leftover, broken, unfit, o.strayNetworks(nets, host.networks)), err
 }
 
 func (o *Orchestrator) strayPorts(known map[vnic.ID]string, ports []vnic.Port) []finding {
@@ -185,7 +200,7 @@ func (o *Orchestrator) strayLeases(tx store.ReadTx, known map[vnic.ID]string) ([
 		if _, ok := known[m.Owner.ID]; !ok {
 			found = append(found, finding{
 				fmt.Sprintf("mac %s leased to no attachment", m.MAC),
-				o.unless(attachmentKey(m.Owner.ID), func(tx store.Tx) error { return o.pool.FreeMAC(tx, m.Owner, m.MAC) }),
+				o.unlessVNIC(m.Owner.ID, func(tx store.Tx) error { return o.pool.FreeMAC(tx, m.Owner, m.MAC) }),
 			})
 		}
 	}
@@ -240,7 +255,7 @@ func (o *Orchestrator) brokenAttachments(ctx context.Context, list []vnic.Attach
 	}
 	var found []finding
 	for _, a := range list {
-		if a.Phase != vnic.PhaseReady || whole[a.ID] || !vms[a.Request.VM] {
+		if a.Phase != vnic.PhaseReady || whole[a.VNIC()] || !vms[a.Request.VM] {
 			continue
 		}
 		fault, err := o.fault(ctx, a)
@@ -267,12 +282,12 @@ func (o *Orchestrator) fault(ctx context.Context, a vnic.Attachment) (string, er
 		return "", err
 	}
 	text := fmt.Sprintf("attachment %s (%s) without its device or tap", a.ID, describe(a.Request.Key))
-	i := slices.IndexFunc(ports, func(p vnic.Port) bool { return p.ID == a.ID && p.Plug && p.Tap })
+	i := slices.IndexFunc(ports, func(p vnic.Port) bool { return p.ID == a.VNIC() && p.Plug && p.Tap })
 	switch {
 	case i >= 0 && ports[i].Bridged:
 		return "", nil
 	case i >= 0:
-		text = fmt.Sprintf("tap %s of attachment %s (%s) is not up in its network's bridge", a.ID.TapName(), a.ID, describe(a.Request.Key))
+		text = fmt.Sprintf("tap %s of attachment %s (%s) is not up in its network's bridge", a.VNIC().TapName(), a.ID, describe(a.Request.Key))
 	}
 	r, err := o.read(ctx, a.ID)
 	if err != nil || r == nil || r.Phase != vnic.PhaseReady {

@@ -6,7 +6,7 @@ import "github.com/brfuse/brfuse/vnic"
 // its addresses and routes from the engine that takes it.
 func move(a vnic.Attachment) vnic.Move {
 	m := vnic.Move{
-		ID: a.ID, MAC: a.MAC, Netns: a.Request.Netns, Interface: a.Request.Interface,
+		ID: a.VNIC(), MAC: a.MAC, Netns: a.Request.Netns, Interface: a.Request.Interface,
 		MTU: a.MTU, Queues: a.Request.Queues, Handover: a.Request.Handover,
 	}
 	if !m.Handover {
@@ -18,7 +18,7 @@ func move(a vnic.Attachment) vnic.Move {
 // plug is what the host half is told of an attachment.
 func plug(a vnic.Attachment) vnic.Plug {
 	p := vnic.Plug{
-		VM: a.Request.VM, ID: a.ID, Network: a.Request.Network, MAC: a.MAC,
+		VM: a.Request.VM, ID: a.VNIC(), Network: a.Request.Network, MAC: a.MAC,
 		MTU: a.MTU, Queues: a.Request.Queues, Ports: a.Request.Ports, Bandwidth: a.Request.Bandwidth,
 	}
 	for _, l := range a.Leases {

@@ -40,21 +40,21 @@ func (o *Orchestrator) inspect(ctx context.Context, a vnic.Attachment) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(ports, func(p vnic.Port) bool { return p.ID == a.ID })
+	i := slices.IndexFunc(ports, func(p vnic.Port) bool { return p.ID == a.VNIC() })
 	switch {
 	case i < 0 || !ports[i].Plug:
-		return fmt.Errorf("the hypervisor has no device %s; detach and attach it anew: %w", a.ID.DeviceID(), vnic.ErrDiffers)
+		return fmt.Errorf("the hypervisor has no device %s; detach and attach it anew: %w", a.VNIC().DeviceID(), vnic.ErrDiffers)
 	case !ports[i].Tap:
-		return fmt.Errorf("its tap %s is missing; detach and attach it anew: %w", a.ID.TapName(), vnic.ErrDiffers)
+		return fmt.Errorf("its tap %s is missing; detach and attach it anew: %w", a.VNIC().TapName(), vnic.ErrDiffers)
 	case !ports[i].Bridged:
-		return fmt.Errorf("its tap %s is not up in the bridge of network %s; `brfuse gc` repairs that: %w", a.ID.TapName(), a.Request.Network, vnic.ErrDiffers)
+		return fmt.Errorf("its tap %s is not up in the bridge of network %s; `brfuse gc` repairs that: %w", a.VNIC().TapName(), a.Request.Network, vnic.ErrDiffers)
 	}
 	return nil
 }
 
 // Ready returns the error that an attachment of a VM to a network would fail with
-// now: the VM or the network is unknown, the VM is gone, it has no free slot, a
-// pool is exhausted, or the guest may ask for no more.
+// now: the VM or the network is unknown, the VM is gone, it has no free slot and
+// nothing parked, a pool is exhausted, or the guest may ask for no more.
 func (o *Orchestrator) Ready(ctx context.Context, vm, network string) error {
 	return wrap(o.ready(ctx, vm, network), "attach to network %s", network)
 }
@@ -82,8 +82,15 @@ func (o *Orchestrator) ready(ctx context.Context, vm, network string) error {
 	switch {
 	case err != nil:
 		return late(ctx, "ask host", o.cfg.Deadlines.Query, err)
-	case free <= 0:
+	case free <= 0 && !o.evictable(ctx, vm):
 		return &vnic.NoSlotError{VM: vm, Used: total - free, Total: total}
 	}
 	return nil
+}
+
+// evictable tells whether a parked vNIC of the VM can make room for an attachment,
+// or become one.
+func (o *Orchestrator) evictable(ctx context.Context, vm string) bool {
+	list, err := o.idle(ctx, vm)
+	return err == nil && len(list) > 0
 }

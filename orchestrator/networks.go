@@ -155,6 +155,9 @@ func (o *Orchestrator) removeNetwork(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.dropPools(ctx, func(k poolID) bool { return k.network == name }); err != nil {
+		return err
+	}
 	hctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Network)
 	defer cancel()
 	if err := o.cfg.Host.RemoveNetwork(hctx, n.Network); err != nil {

@@ -21,9 +21,12 @@ type Orchestrator struct {
 	log   *slog.Logger
 	pool  *ipam.Pool
 	queue *queue
-	locks keylock.Locks[vnic.Key] // of attachments
-	names keylock.Locks[string]   // of networks and VMs, by their keys in the store
+	locks attachmentLocks
+	names keylock.Locks[string]  // of networks and VMs, by their keys in the store
+	vnics keylock.Locks[vnic.ID] // of vNICs of pools, but for those that attachments have
 	seen  vmStates
+	pools pools
+	rooms rooms
 
 	life context.Context // ends when Close begins
 	end  context.CancelFunc
@@ -73,6 +76,9 @@ func (o *Orchestrator) recover(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, vm := range vms {
+		if vm.Migrating != nil {
+			o.locks.close(vm.Name) // until it is known where the VM is
+		}
 		wg.Go(func() {
 			if err := o.restoreVM(ctx, vm.Name); err != nil {
 				o.log.Error("vm is not registered, it will be tried again", "vm", vm.Name, "error", err)
@@ -93,6 +99,7 @@ func (o *Orchestrator) Close() error {
 	o.closed = true
 	o.mu.Unlock()
 	o.end()
+	o.pools.close()
 	o.calls.Wait()
 	o.queue.close()
 	return nil
@@ -114,7 +121,11 @@ func (o *Orchestrator) begin(ctx context.Context) (_ context.Context, done func(
 
 // logFor returns a logger that names the attachment.
 func (o *Orchestrator) logFor(r *record) *slog.Logger {
-	return o.log.With("attachment", string(r.ID), "key", r.key().String())
+	log := o.log.With("attachment", string(r.ID), "key", r.key().String())
+	if r.Device != "" {
+		log = log.With("vnic", string(r.Device))
+	}
+	return log
 }
 
 // reconcileSoon reconciles a VM in the background, until that works.

@@ -152,7 +152,7 @@ func (o *Orchestrator) carryPorts(ctx context.Context, r *record) error {
 func (o *Orchestrator) setPorts(ctx context.Context, r *record, ports []vnic.PortMapping, may func(store.ReadTx) error) error {
 	next := *r
 	next.Former, next.Request.Ports, next.Publishing = r.held(), ports, true
-	return o.replace(ctx, r, next, func(tx store.Tx) error {
+	return o.replace(ctx, r, &next, func(tx store.Tx) error {
 		if err := may(tx); err != nil {
 			return err
 		}
@@ -161,27 +161,27 @@ func (o *Orchestrator) setPorts(ctx context.Context, r *record, ports []vnic.Por
 }
 
 // replace writes next in place of r, and with it what fn does.
-func (o *Orchestrator) replace(ctx context.Context, r *record, next record, fn func(store.Tx) error) error {
+func (o *Orchestrator) replace(ctx context.Context, r, next *record, fn func(store.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
 	defer cancel()
-	next.Updated = time.Now()
 	rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		it, err := tx.Get(attachmentKey(r.ID))
 		if err != nil {
 			return err
 		}
 		if it.Rev != r.rev {
-			return fmt.Errorf("record ports: it has revision %d, not %d: %w", it.Rev, r.rev, store.ErrChanged)
+			return fmt.Errorf("record of %s: it has revision %d, not %d: %w", r.ID, it.Rev, r.rev, store.ErrChanged)
 		}
 		if err := fn(tx); err != nil {
 			return err
 		}
+		next.Updated = time.Now()
 		return save(tx, it.Key, next)
 	})
 	if err != nil {
 		return err
 	}
-	*r = next
+	*r = *next
 	r.rev = rev
 	return nil
 }
@@ -201,7 +201,7 @@ func (o *Orchestrator) published(ctx context.Context, r *record) error {
 	}
 	next := *r
 	next.Former, next.Publishing = nil, false
-	return o.replace(context.WithoutCancel(ctx), r, next, func(tx store.Tx) error {
+	return o.replace(context.WithoutCancel(ctx), r, &next, func(tx store.Tx) error {
 		if err := dropPorts(tx, r.ID, r.Former); err != nil {
 			return err
 		}

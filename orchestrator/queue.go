@@ -54,6 +54,17 @@ func (q *queue) add(name string, fn func(context.Context) error) {
 	q.startLocked(name, fn)
 }
 
+// again is add for who can wait: it ends no pause.
+func (q *queue) again(name string, fn func(context.Context) error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t := q.tasks[name]; t != nil {
+		t.again = true
+		return
+	}
+	q.startLocked(name, fn)
+}
+
 // keep is add for a task that may be there already: then it goes on at its own
 // pace.
 func (q *queue) keep(name string, fn func(context.Context) error) {

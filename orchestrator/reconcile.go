@@ -48,6 +48,11 @@ func (o *Orchestrator) reconcile(ctx context.Context, vm string) error {
 }
 
 func (o *Orchestrator) reconcileNow(ctx context.Context, vm string) error {
+	unlock, err := o.names.Lock(ctx, reconcilePrefix+vm)
+	if err != nil {
+		return fmt.Errorf("wait until its migration is over: %w", err)
+	}
+	defer unlock()
 	known, err := o.knowsVM(ctx, vm)
 	if err != nil {
 		return err
@@ -61,6 +66,10 @@ func (o *Orchestrator) reconcileNow(ctx context.Context, vm string) error {
 	if err != nil {
 		return err
 	}
+	vnics, err := o.idle(ctx, vm)
+	if err != nil {
+		return err
+	}
 	var t truth
 	if o.seen.usable(vm) == nil {
 		if t, err = o.ask(ctx, vm); err != nil {
@@ -68,11 +77,14 @@ func (o *Orchestrator) reconcileNow(ctx context.Context, vm string) error {
 		}
 	}
 	err = forEach(list, func(r record) error { return o.settle(ctx, r, t) })
-	return errors.Join(err, o.removeStrays(ctx, vm, t))
+	perr := forEach(vnics, func(p pooled) error {
+		return wrap(o.settlePooled(ctx, p, t), "vnic %s of pool %s", p.ID, p.pool())
+	})
+	return errors.Join(err, perr, o.removeStrays(ctx, vm, t), o.tendVM(ctx, vm))
 }
 
-// forEach runs fn on all records, some at a time, and joins the errors.
-func forEach(list []record, fn func(record) error) error {
+// forEach runs fn on all of a list, some at a time, and joins the errors.
+func forEach[T any](list []T, fn func(T) error) error {
 	errs := make([]error, len(list))
 	room := make(chan struct{}, parallel)
 	var wg sync.WaitGroup
@@ -165,14 +177,15 @@ func (o *Orchestrator) check(ctx context.Context, r *record) error {
 // wherever its engine has it, also in the guest's first namespace.
 func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 	log := o.logFor(r)
-	if p := t.ports[r.ID]; !p.Plug || !p.Tap {
+	if p := t.ports[r.VNIC()]; !p.Plug || !p.Tap {
 		log.Warn("device or tap is missing, detaching", "device", p.Plug, "tap", p.Tap)
+		r.spoiled = true
 		return o.undo(ctx, r)
 	}
-	if !t.ports[r.ID].Bridged {
+	if !t.ports[r.VNIC()].Bridged {
 		log.Warn("tap is not up in its network's bridge, making it a port again", "network", r.Request.Network)
 		if err := o.bridgeAgain(ctx, r); err != nil {
-			return fmt.Errorf("tap %s is not up in its network's bridge: repair: %w", r.ID.TapName(), err)
+			return fmt.Errorf("tap %s is not up in its network's bridge: repair: %w", r.VNIC().TapName(), err)
 		}
 	}
 	perr := o.publishAgain(ctx, r) // a port that another program has doesn't keep a dead pod's vNIC
@@ -192,6 +205,7 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 		return perr
 	case errors.Is(err, vnic.ErrUnknownPod), errors.Is(err, vnic.ErrNICMissing), errors.Is(err, vnic.ErrNameTaken):
 		log.Warn("vnic is not in its pod any more, detaching", "error", err)
+		r.spoiled = isSpoilt(err)
 		return o.undo(ctx, r)
 	}
 	return errors.Join(err, perr)
@@ -244,15 +258,14 @@ func (o *Orchestrator) tell(ctx context.Context, r *record) error {
 func (o *Orchestrator) removeStrays(ctx context.Context, vm string, t truth) error {
 	var errs []error
 	for id, p := range t.ports {
-		r, err := o.read(ctx, id)
-		if err != nil {
+		owner, known, err := o.owner(ctx, id)
+		switch {
+		case err != nil:
 			errs = append(errs, err)
-			continue
-		}
-		if r != nil {
-			o.checkOwner(p, r.Request.VM)
-		} else {
-			o.log.Warn("port of no attachment, unplugging it", "vm", vm, "attachment", string(id), "device", p.Plug, "tap", p.Tap)
+		case known:
+			o.checkOwner(p, owner)
+		default:
+			o.log.Warn("port of no attachment, unplugging it", "vm", vm, "vnic", string(id), "device", p.Plug, "tap", p.Tap)
 			errs = append(errs, o.unplugStray(ctx, p))
 		}
 	}
@@ -260,8 +273,8 @@ func (o *Orchestrator) removeStrays(ctx context.Context, vm string, t truth) err
 		if n.ID == "" {
 			continue
 		}
-		if r, err := o.read(ctx, n.ID); err == nil && r == nil && t.ports[n.ID].ID == "" {
-			o.log.Warn("guest has a vnic of no attachment", "vm", vm, "attachment", string(n.ID), "mac", n.MAC,
+		if _, known, err := o.owner(ctx, n.ID); err == nil && !known && t.ports[n.ID].ID == "" {
+			o.log.Warn("guest has a vnic of no attachment", "vm", vm, "vnic", string(n.ID), "mac", n.MAC,
 				"interface", n.Interface, "netns", n.Netns)
 		}
 	}
@@ -296,10 +309,10 @@ func (o *Orchestrator) sweep(ctx context.Context) error {
 		if p.VM != "" {
 			continue // its reconcile sees to it
 		}
-		if r, err := o.read(ctx, p.ID); err != nil {
+		if _, known, err := o.owner(ctx, p.ID); err != nil {
 			errs = append(errs, err)
-		} else if r == nil {
-			o.log.Warn("tap of no attachment, removing it", "attachment", string(p.ID))
+		} else if !known {
+			o.log.Warn("tap of no attachment, removing it", "vnic", string(p.ID))
 			errs = append(errs, o.unplugStray(ctx, p))
 		}
 	}

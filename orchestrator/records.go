@@ -36,6 +36,8 @@ type networkRecord struct {
 type vmRecord struct {
 	vnic.VM
 	Removing bool `json:"removing,omitempty"`
+	// Migrating is where the VM is being moved to, nil when it isn't.
+	Migrating *vnic.VM `json:"migrating,omitempty"`
 }
 
 // record is an attachment as it is stored, with the revision that it was read or
@@ -47,13 +49,25 @@ type record struct {
 	Publishing bool               `json:"publishing,omitempty"`
 	Former     []vnic.PortMapping `json:"former,omitempty"`
 
+	// Parking says that the vNIC of an attachment in detaching is to be parked.
+	Parking bool `json:"parking,omitempty"`
+
 	rev int64
 	// untouched says that the host half was surely not asked to plug it yet.
 	untouched bool
+	// spoiled says that the vNIC is known to be unfit for a pool.
+	spoiled bool
+	// silent says that the guest's agent did not answer just now.
+	silent bool
+	// luck is what the attach, or the detach, had with its pool.
+	luck luck
 }
 
 func (r record) key() vnic.Key     { return r.Request.Key }
 func (r record) owner() ipam.Owner { return ipam.Owner{ID: r.ID, Key: r.key()} }
+
+// pool returns the pool that the attachment's vNIC may be of.
+func (r record) pool() poolID { return poolID{r.Request.VM, r.Request.Network} }
 
 // held returns the ports that are taken for the attachment.
 func (r record) held() []vnic.PortMapping { return slices.Concat(r.Request.Ports, r.Former) }
@@ -186,11 +200,22 @@ func (o *Orchestrator) write(ctx context.Context, r *record) error {
 	return nil
 }
 
-// erase deletes r and gives back what it holds, in one transaction.
-func (o *Orchestrator) erase(ctx context.Context, r *record) error {
+// erase deletes r and gives back what it holds, in one transaction. When r is to
+// be parked, it parks its vNIC; if its pool is full by now or gone, it returns
+// false and has deleted nothing.
+func (o *Orchestrator) erase(ctx context.Context, r *record) (done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
 	defer cancel()
-	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	_, err = o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		done = true
+		if r.Parking {
+			done, err = o.parkRecord(tx, r)
+		} else {
+			err = o.dropVNIC(tx, r)
+		}
+		if err != nil || !done {
+			return err
+		}
 		it, err := tx.Get(keyPrefix + r.key().String())
 		if err != nil {
 			return err
@@ -200,15 +225,10 @@ func (o *Orchestrator) erase(ctx context.Context, r *record) error {
 				return err
 			}
 		}
-		return cmp.Or(
-			tx.Delete(attachmentKey(r.ID)),
-			o.pool.Free(tx, r.owner()),
-			o.pool.FreeMAC(tx, r.owner(), r.MAC),
-			dropPorts(tx, r.ID, r.held()),
-		)
+		return cmp.Or(tx.Delete(attachmentKey(r.ID)), o.pool.Free(tx, r.owner()), dropPorts(tx, r.ID, r.held()))
 	})
 	if err != nil {
-		return fmt.Errorf("release leases: %w", err)
+		return false, fmt.Errorf("release leases: %w", err)
 	}
-	return nil
+	return done, nil
 }

@@ -213,3 +213,13 @@ func (o *Orchestrator) unless(key string, fn func(store.Tx) error) func(context.
 		return err
 	}
 }
+
+// unlessVNIC is unless for what an attachment or the vNIC of a pool may own.
+func (o *Orchestrator) unlessVNIC(id vnic.ID, fn func(store.Tx) error) func(context.Context) error {
+	return o.unless(attachmentKey(id), func(tx store.Tx) error {
+		if it, err := tx.Get(pooledKey(id)); err != nil || it.Exists() {
+			return err
+		}
+		return fn(tx)
+	})
+}

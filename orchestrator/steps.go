@@ -12,20 +12,8 @@ import (
 
 // carryOut takes a leased attachment to ready. It undoes nothing.
 func (o *Orchestrator) carryOut(ctx context.Context, r *record, start time.Time) error {
-	if err := failpoint.Hit("attach.leased"); err != nil {
-		return err
-	}
-	if err := o.plugStep(ctx, r); err != nil {
-		return err
-	}
-	if err := o.enter(ctx, r, vnic.PhasePlugged); err != nil {
-		return err
-	}
-	nic, err := o.moveStep(ctx, r)
+	nic, err := o.provide(ctx, r)
 	if err != nil {
-		return err
-	}
-	if err := o.enter(ctx, r, vnic.PhaseMoved); err != nil {
 		return err
 	}
 	if err := o.configureStep(ctx, r, nic); err != nil {
@@ -33,6 +21,29 @@ func (o *Orchestrator) carryOut(ctx context.Context, r *record, start time.Time)
 	}
 	r.Timings = append(r.Timings, vnic.Timing{Step: "total", Duration: time.Since(start)})
 	return o.enter(ctx, r, vnic.PhaseReady)
+}
+
+// provide has the pod get its vNIC: the parked one that r has, or a new one.
+func (o *Orchestrator) provide(ctx context.Context, r *record) (vnic.NIC, error) {
+	if r.Device != "" {
+		if nic, err := o.provideWarm(ctx, r); err != nil || r.Device != "" {
+			return nic, err
+		}
+	}
+	if err := failpoint.Hit("attach.leased"); err != nil {
+		return vnic.NIC{}, err
+	}
+	if err := o.plugStep(ctx, r); err != nil {
+		return vnic.NIC{}, err
+	}
+	if err := o.enter(ctx, r, vnic.PhasePlugged); err != nil {
+		return vnic.NIC{}, err
+	}
+	nic, err := o.moveStep(ctx, r)
+	if err != nil {
+		return nic, err
+	}
+	return nic, o.enter(ctx, r, vnic.PhaseMoved)
 }
 
 // enter records a phase. The one before stays in r when that fails.
@@ -52,16 +63,27 @@ func (o *Orchestrator) plugStep(ctx context.Context, r *record) error {
 	err := step(ctx, r, "prepare", o.cfg.Deadlines.Prepare, func(ctx context.Context) error {
 		return o.cfg.Guest.Prepare(ctx, vm, move(r.Attachment))
 	})
-	if errors.Is(err, vnic.ErrAgentUnavailable) {
-		// A VM that is gone has no agent either: name the cause.
-		if gone := o.seen.usable(vm); gone != nil {
-			return fmt.Errorf("prepare: %w", gone)
-		}
-	}
 	if err != nil {
-		return err
+		return o.nameCause("prepare", vm, err)
 	}
 	r.untouched = false
+	if err = o.plugOnce(ctx, r); errors.Is(err, vnic.ErrNoSlot) {
+		return o.evict(ctx, r, err)
+	}
+	return err
+}
+
+// nameCause returns that the VM is gone when that is why its agent is.
+func (o *Orchestrator) nameCause(name, vm string, err error) error {
+	if errors.Is(err, vnic.ErrAgentUnavailable) {
+		if gone := o.seen.usable(vm); gone != nil {
+			return fmt.Errorf("%s: %w", name, gone)
+		}
+	}
+	return err
+}
+
+func (o *Orchestrator) plugOnce(ctx context.Context, r *record) error {
 	return step(ctx, r, "plug", o.cfg.Deadlines.Plug, func(ctx context.Context) error {
 		port, err := o.cfg.Host.Plug(ctx, plug(r.Attachment))
 		r.Slot = port.Slot
@@ -113,4 +135,12 @@ func late(ctx context.Context, name string, limit time.Duration, err error) erro
 		return fmt.Errorf("%s: no answer within %s: %w", name, limit, err)
 	}
 	return fmt.Errorf("%s: %w", name, err)
+}
+
+// reached returns err, or what the failpoint does.
+func reached(err error, point string) error {
+	if err != nil {
+		return err
+	}
+	return failpoint.Hit(point)
 }

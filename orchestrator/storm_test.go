@@ -86,7 +86,7 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-var calls = []string{"prepare", "plug", "move", "configure", "release", "nics", "unplug", "ports", "addvm", "setnetwork"}
+var calls = []string{"prepare", "plug", "move", "configure", "release", "nics", "unplug", "ports", "addvm", "setnetwork", "park", "unpark", "retrieve"}
 
 func (r *rig) trouble(rnd *rand.Rand) {
 	req := request([]string{"web", "db"}[rnd.IntN(2)], fmt.Sprintf("eth%d", rnd.IntN(3)))

@@ -20,7 +20,7 @@ func TestAddTwin(t *testing.T) {
 		before := r.world.String()
 		err := r.orch.AddVM(r.t.Context(), vm("v7"))
 		require.ErrorIs(r.t, err, vnic.ErrInUse)
-		require.EqualError(r.t, err, "add vm v7: its QEMU is that of vm1, which has attachment "+string(a.ID)+
+		require.EqualError(r.t, err, "add vm v7: its QEMU is that of vm1, which has vnic "+string(a.ID)+
 			": use vm1, or `brfuse vm rm vm1` first: in use")
 		synctest.Wait()
 		assert.Equal(r.t, before, r.world.String())

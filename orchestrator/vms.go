@@ -23,6 +23,9 @@ func (o *Orchestrator) AddVM(ctx context.Context, vm vnic.VM) error {
 	if err := checkVM(vm); err != nil {
 		return fmt.Errorf("add vm: %w", err)
 	}
+	if d, err := vnic.ParseLibvirt(vm.Libvirt); err == nil {
+		vm.Libvirt = d.String() // so that one domain has one address
+	}
 	ctx, done, err := o.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("add vm %s: %w", vm.Name, err)
@@ -40,16 +43,13 @@ func checkVM(vm vnic.VM) error {
 	if err := vnic.CheckVMName(vm.Name); err != nil {
 		return err
 	}
-	if !filepath.IsAbs(vm.QMP) {
-		return fmt.Errorf("vm %s: qmp socket %q is no absolute path: %w", vm.Name, vm.QMP, vnic.ErrInvalid)
+	if err := checkHypervisor(vm); err != nil {
+		return fmt.Errorf("vm %s: %w", vm.Name, err)
 	}
 	if !filepath.IsAbs(vm.Channel) && !strings.HasPrefix(vm.Channel, "vsock:") {
 		return fmt.Errorf("vm %s: channel %q is neither an absolute path nor vsock:CID:PORT: %w", vm.Name, vm.Channel, vnic.ErrInvalid)
 	}
 	if err := checkGuestNetworks(vm.GuestNetworks); err != nil {
-		return fmt.Errorf("vm %s: %w", vm.Name, err)
-	}
-	if err := checkSocket("qmp socket", vm.QMP); err != nil {
 		return fmt.Errorf("vm %s: %w", vm.Name, err)
 	}
 	if !filepath.IsAbs(vm.Channel) {
@@ -59,6 +59,24 @@ func checkVM(vm vnic.VM) error {
 		return fmt.Errorf("vm %s: %w", vm.Name, err)
 	}
 	return nil
+}
+
+// checkHypervisor checks how a VM's hypervisor is reached.
+func checkHypervisor(vm vnic.VM) error {
+	if vm.Libvirt != "" {
+		if vm.QMP != "" {
+			return fmt.Errorf("both qmp socket %s and libvirt domain %s: give one: %w", vm.QMP, vm.Libvirt, vnic.ErrInvalid)
+		}
+		_, err := vnic.ParseLibvirt(vm.Libvirt)
+		return err
+	}
+	if vm.QMP == "" {
+		return fmt.Errorf("neither a qmp socket nor a libvirt domain: %w", vnic.ErrInvalid)
+	}
+	if !filepath.IsAbs(vm.QMP) {
+		return fmt.Errorf("qmp socket %q is no absolute path: %w", vm.QMP, vnic.ErrInvalid)
+	}
+	return checkSocket("qmp socket", vm.QMP)
 }
 
 // checkGuestNetworks checks names of networks, which need not exist yet.
@@ -123,7 +141,7 @@ func (o *Orchestrator) addVM(ctx context.Context, vm vnic.VM) error {
 		return err
 	}
 	if fresh {
-		if err := o.checkHypervisor(ctx, vm.Name); err != nil {
+		if err := o.checkStranger(ctx, vm.Name); err != nil {
 			if rerr := o.removeVM(context.WithoutCancel(ctx), vm.Name, true); rerr != nil {
 				return fmt.Errorf("%w; undo: %w", err, rerr)
 			}
@@ -134,22 +152,22 @@ func (o *Orchestrator) addVM(ctx context.Context, vm vnic.VM) error {
 	return nil
 }
 
-// checkHypervisor refuses a hypervisor that has a vNIC of another VM: then it is
+// checkStranger refuses a hypervisor that has a vNIC of another VM: then it is
 // that VM's, by a second socket. One that can't be asked may be anything.
-func (o *Orchestrator) checkHypervisor(ctx context.Context, name string) error {
+func (o *Orchestrator) checkStranger(ctx context.Context, name string) error {
 	ports, err := o.ports(ctx, name)
 	if err != nil {
 		o.log.Warn("vm is added unchecked: its vnics may be those of another vm", "vm", name, "error", err)
 		return nil
 	}
 	for _, p := range ports {
-		r, err := o.read(ctx, p.ID)
+		owner, known, err := o.owner(ctx, p.ID)
 		if err != nil {
 			return err
 		}
-		if r != nil && r.Request.VM != name {
-			return fmt.Errorf("its QEMU is that of %[1]s, which has attachment %[2]s: use %[1]s, or `brfuse vm rm %[1]s` first: %[3]w",
-				r.Request.VM, r.ID, vnic.ErrInUse)
+		if known && owner != name {
+			return fmt.Errorf("its QEMU is that of %[1]s, which has vnic %[2]s: use %[1]s, or `brfuse vm rm %[1]s` first: %[3]w",
+				owner, p.ID, vnic.ErrInUse)
 		}
 	}
 	return nil
@@ -172,13 +190,15 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 	var same vmRecord
 	for _, old := range vms {
 		switch {
-		case old.Name == vm.Name && (old.QMP != vm.QMP || old.Channel != vm.Channel):
-			return false, fmt.Errorf("it has qmp %s and channel %s, not %s and %s; remove it first by `brfuse vm rm %s`: %w",
-				old.QMP, old.Channel, vm.QMP, vm.Channel, vm.Name, vnic.ErrConflict)
+		case old.Name == vm.Name && (old.QMP != vm.QMP || old.Libvirt != vm.Libvirt || old.Channel != vm.Channel):
+			return false, fmt.Errorf("it has %s and channel %s, not %s and %s; remove it first by `brfuse vm rm %s`: %w",
+				hypervisor(old.VM), old.Channel, hypervisor(vm), vm.Channel, vm.Name, vnic.ErrConflict)
 		case old.Name == vm.Name:
 			same = old
-		case old.QMP == vm.QMP:
-			return false, fmt.Errorf("qmp socket %s is that of vm %s; give each vm its own: %w", vm.QMP, old.Name, vnic.ErrInUse)
+		case old.Migrating != nil && (old.Migrating.QMP == vm.QMP || old.Migrating.Channel == vm.Channel):
+			return false, fmt.Errorf("vm %s is being moved to it: %w", old.Name, vnic.ErrInUse)
+		case old.QMP == vm.QMP && old.Libvirt == vm.Libvirt:
+			return false, fmt.Errorf("%s is that of vm %s; give each vm its own: %w", hypervisor(vm), old.Name, vnic.ErrInUse)
 		case old.Channel == vm.Channel:
 			return false, fmt.Errorf("channel %s is that of vm %s; give each vm its own: %w", vm.Channel, old.Name, vnic.ErrInUse)
 		}
@@ -187,7 +207,18 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 	if same.Equal(vm) && !same.Removing {
 		return false, nil
 	}
+	if same.Migrating != nil {
+		return false, fmt.Errorf("its migration is not settled: %w: try again", vnic.ErrInUse)
+	}
 	return same.Name == "", save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
+}
+
+// hypervisor names how a VM's hypervisor is reached.
+func hypervisor(vm vnic.VM) string {
+	if vm.Libvirt != "" {
+		return "libvirt domain " + vm.Libvirt
+	}
+	return "qmp socket " + vm.QMP
 }
 
 // RemoveVM forgets a VM, and what is reserved for it. While it has attachments the
@@ -220,10 +251,16 @@ func (o *Orchestrator) removeVM(ctx context.Context, name string, force bool) er
 				return err
 			}
 		}
+		if vm.Migrating != nil {
+			return fmt.Errorf("its migration is not settled: %w: try again", vnic.ErrInUse)
+		}
 		vm.Removing = true
 		return save(tx, vmPrefix+name, vm)
 	})
 	if err != nil {
+		return err
+	}
+	if err := o.dropPools(ctx, func(k poolID) bool { return k.vm == name }); err != nil {
 		return err
 	}
 	list, err := o.records(ctx, name)
@@ -268,6 +305,13 @@ func (o *Orchestrator) restoreVMLocked(ctx context.Context, name string) error {
 	})
 	if err != nil || rev == 0 {
 		return err
+	}
+	if vm.Migrating != nil {
+		if err := o.resumeMigration(ctx, vm); err != nil {
+			return err
+		}
+		o.locks.open(name)
+		return nil
 	}
 	if err := o.register(ctx, vm.VM); err != nil {
 		return err

@@ -25,12 +25,31 @@ func TestAddVM(t *testing.T) {
 		{name: "not running", vm: vm("vm2")},
 		{name: "vsock", vm: vnic.VM{Name: "vm2", QMP: "/run/q", Channel: "vsock:3:1024"}},
 		{"name", vnic.VM{Name: "a/b"}, "add vm: vm name \"a/b\": use letters, digits, '-', '_' and '.', a letter or digit first: invalid argument", vnic.ErrInvalid},
-		{"no qmp", vnic.VM{Name: "vm2"}, `add vm: vm vm2: qmp socket "" is no absolute path: invalid argument`, vnic.ErrInvalid},
+		{"no qmp", vnic.VM{Name: "vm2"}, "add vm: vm vm2: neither a qmp socket nor a libvirt domain: invalid argument", vnic.ErrInvalid},
+		{"qmp", vnic.VM{Name: "vm2", QMP: "q"}, `add vm: vm vm2: qmp socket "q" is no absolute path: invalid argument`, vnic.ErrInvalid},
+		{name: "libvirt", vm: vnic.VM{Name: "vm2", Libvirt: "qemu:///system/web", Channel: "/run/c"}},
+		{
+			"both",
+			vnic.VM{Name: "vm2", QMP: "/run/q", Libvirt: "qemu:///system/web", Channel: "/run/c"},
+			"add vm: vm vm2: both qmp socket /run/q and libvirt domain qemu:///system/web: give one: invalid argument", vnic.ErrInvalid,
+		},
+		{
+			"libvirt elsewhere",
+			vnic.VM{Name: "vm2", Libvirt: "qemu+ssh://host/system/web", Channel: "/run/c"},
+			`add vm: vm vm2: libvirt domain "qemu+ssh://host/system/web": it is on another machine, or reached as if it were: run brfused on the hypervisor itself; ` +
+				"give qemu:///system/DOMAIN or qemu+unix:///system/DOMAIN?socket=PATH: invalid argument", vnic.ErrInvalid,
+		},
+		{
+			"libvirt instead of qmp",
+			vnic.VM{Name: "vm1", Libvirt: "qemu:///system/web", Channel: "/run/vm/vm1.agent"},
+			"add vm vm1: it has qmp socket /run/vm/vm1.qmp and channel /run/vm/vm1.agent, not libvirt domain qemu:///system/web and /run/vm/vm1.agent; " +
+				"remove it first by `brfuse vm rm vm1`: exists and differs", vnic.ErrConflict,
+		},
 		{"channel", vnic.VM{Name: "vm2", QMP: "/run/q", Channel: "tcp:1"}, `add vm: vm vm2: channel "tcp:1" is neither an absolute path nor vsock:CID:PORT: invalid argument`, vnic.ErrInvalid},
 		{
 			"differs",
 			vnic.VM{Name: "vm1", QMP: "/run/q", Channel: "/run/c"},
-			"add vm vm1: it has qmp /run/vm/vm1.qmp and channel /run/vm/vm1.agent, not /run/q and /run/c; " +
+			"add vm vm1: it has qmp socket /run/vm/vm1.qmp and channel /run/vm/vm1.agent, not qmp socket /run/q and /run/c; " +
 				"remove it first by `brfuse vm rm vm1`: exists and differs", vnic.ErrConflict,
 		},
 		{
@@ -60,6 +79,21 @@ func TestAddVM(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAddVMOfOneDomain: a domain is one VM's, however it is written.
+func TestAddVMOfOneDomain(t *testing.T) {
+	inRig(t, func(r *rig) {
+		add := func(name, domain, channel string) error {
+			return r.orch.AddVM(r.t.Context(), vnic.VM{Name: name, Libvirt: domain, Channel: channel})
+		}
+		require.NoError(r.t, add("vm2", "qemu:///system/web", "/run/c2"))
+		require.NoError(r.t, add("vm2", "qemu:///system/w%65b", "/run/c2"), "the same again")
+		err := add("vm3", "qemu:///system/w%65b", "/run/c3")
+		require.ErrorIs(r.t, err, vnic.ErrInUse)
+		require.ErrorContains(r.t, err, "libvirt domain qemu:///system/web is that of vm vm2")
+		require.NoError(r.t, add("vm3", "qemu:///system/db", "/run/c3"))
+	})
 }
 
 func TestGuestNetworksOfAVMThatIsAddedAgain(t *testing.T) {

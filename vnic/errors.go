@@ -28,6 +28,8 @@ var (
 	ErrUnknownVM error = &sentinel{"unknown_vm", "unknown vm"}
 	// ErrUnknownNetwork is returned when a network does not exist.
 	ErrUnknownNetwork error = &sentinel{"unknown_network", "unknown network"}
+	// ErrUnknownPool is returned when no vNICs of a network are kept in a VM.
+	ErrUnknownPool error = &sentinel{"unknown_pool", "unknown pool"}
 	// ErrUnknownPod is returned when a pod has no network namespace in the guest.
 	ErrUnknownPod error = &sentinel{"unknown_pod", "unknown pod"}
 	// ErrConflict is returned when something of that name exists and differs.
@@ -69,6 +71,7 @@ var sentinels = []error{
 	ErrInvalid, ErrNotFound, ErrUnknownVM, ErrUnknownNetwork, ErrUnknownPod, ErrConflict, ErrInUse, ErrNoSlot,
 	ErrAddressTaken, ErrAddressOutside, ErrPoolExhausted, ErrNameTaken, ErrAgentUnavailable, ErrNICMissing,
 	ErrVMGone, ErrUnsupported, ErrHostUnavailable, ErrForbidden, ErrPortTaken, ErrDiffers, ErrUnknownContainer,
+	ErrUnknownPool,
 }
 
 // CodeOf returns the code of the first error in err's tree that has one, and

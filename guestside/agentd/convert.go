@@ -29,13 +29,10 @@ type named interface {
 // target checks which vNIC and which pod a request is about. What is handed over
 // has no pod that the daemon knows.
 func target(req named, handover bool) (m vnic.Move, err error) {
-	if m.ID, err = vnic.ParseID(req.GetId()); err != nil {
+	if m, err = which(req); err != nil {
 		return m, err
 	}
-	if m.MAC, err = vnic.ParseMAC(req.GetMac()); err != nil {
-		return m, err
-	}
-	m.Netns, m.Interface, m.Handover = req.GetNetns(), req.GetInterface(), handover
+	m.Interface, m.Handover = req.GetInterface(), handover
 	if handover && m.Netns != "" {
 		return m, fmt.Errorf("netns %q of a vnic that is handed over: %w", cut(m.Netns), vnic.ErrInvalid)
 	}
@@ -45,6 +42,16 @@ func target(req named, handover bool) (m vnic.Move, err error) {
 		}
 	}
 	return m, vnic.CheckInterface(m.Interface)
+}
+
+// which reads which vNIC a request is about, and which pod, unchecked.
+func which(req named) (m vnic.Move, err error) {
+	if m.ID, err = vnic.ParseID(req.GetId()); err != nil {
+		return m, err
+	}
+	m.Netns = req.GetNetns()
+	m.MAC, err = vnic.ParseMAC(req.GetMac())
+	return m, err
 }
 
 // checkNetns refuses what is neither a file's name, an absolute path nor a
@@ -63,42 +70,71 @@ func checkNetns(s string) error {
 
 func cut(s string) string { return s[:min(len(s), 253)] }
 
+// toRetrieval checks what a vNIC is to be retrieved as. One that was just plugged, or
+// was handed over, has no pod, and what its interface was called counts for nothing.
+func toRetrieval(req *agentv1.MoveRequest) (vnic.Move, error) {
+	m, err := which(req)
+	if err != nil {
+		return m, err
+	}
+	if m.Netns != "" {
+		if err := checkNetns(m.Netns); err != nil {
+			return m, err
+		}
+	}
+	return m, size(&m, req)
+}
+
 func toMove(req *agentv1.MoveRequest) (vnic.Move, error) {
 	m, err := target(req, req.GetHandover())
 	if err != nil {
 		return m, err
 	}
+	if err := size(&m, req); err != nil {
+		return m, err
+	}
+	if max(len(req.GetAddresses()), len(req.GetRoutes()), len(req.GetNeighbours())) > maxListed {
+		return m, fmt.Errorf("more than %d addresses, routes or neighbours: %w", maxListed, vnic.ErrInvalid)
+	}
+	return m, lists(&m, req)
+}
+
+// size reads an order's MTU and queues.
+func size(m *vnic.Move, req *agentv1.MoveRequest) error {
 	m.MTU, m.Queues = int(req.GetMtu()), int(req.GetQueues())
 	switch {
 	case m.MTU != 0 && (m.MTU < vnic.MinMTU || m.MTU > vnic.MaxMTU):
-		return m, fmt.Errorf("mtu %d is not in %d-%d: %w", m.MTU, vnic.MinMTU, vnic.MaxMTU, vnic.ErrInvalid)
+		return fmt.Errorf("mtu %d is not in %d-%d: %w", m.MTU, vnic.MinMTU, vnic.MaxMTU, vnic.ErrInvalid)
 	case m.Queues > vnic.MaxQueues:
-		return m, fmt.Errorf("queues %d is more than %d: %w", m.Queues, vnic.MaxQueues, vnic.ErrInvalid)
-	case max(len(req.GetAddresses()), len(req.GetRoutes()), len(req.GetNeighbours())) > maxListed:
-		return m, fmt.Errorf("more than %d addresses, routes or neighbours: %w", maxListed, vnic.ErrInvalid)
+		return fmt.Errorf("queues %d is more than %d: %w", m.Queues, vnic.MaxQueues, vnic.ErrInvalid)
 	}
+	return nil
+}
+
+// lists reads an order's addresses, routes and neighbours.
+func lists(m *vnic.Move, req *agentv1.MoveRequest) error {
 	for _, s := range req.GetAddresses() {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return m, fmt.Errorf("address: %w: %w", err, vnic.ErrInvalid)
+			return fmt.Errorf("address: %w: %w", err, vnic.ErrInvalid)
 		}
 		m.Addresses = append(m.Addresses, p)
 	}
 	for _, r := range req.GetRoutes() {
 		route, err := agentconv.ToRoute(r)
 		if err != nil {
-			return m, err
+			return err
 		}
 		m.Routes = append(m.Routes, route)
 	}
 	for _, n := range req.GetNeighbours() {
 		neighbour, err := toNeighbour(n)
 		if err != nil {
-			return m, err
+			return err
 		}
 		m.Neighbours = append(m.Neighbours, neighbour)
 	}
-	return m, nil
+	return nil
 }
 
 func toNeighbour(n *agentv1.Neighbour) (neighbour vnic.Neighbour, err error) {

@@ -195,3 +195,28 @@ func TestCallsWithoutDeadlineGetOne(t *testing.T) {
 	assert.True(t, ok)
 	assert.WithinDuration(t, time.Now().Add(callLimit), dl, time.Second)
 }
+
+// A vNIC that was just plugged for a pool has no pod to be retrieved from.
+func TestToRetrieval(t *testing.T) {
+	r := &agentv1.MoveRequest{Id: "0123456789", Mac: "02:00:5e:00:53:01", Mtu: 1400, Queues: 2}
+	m, err := toRetrieval(r)
+	require.NoError(t, err)
+	want := vnic.Move{ID: "0123456789", MAC: vnic.MAC{2, 0, 0x5e, 0, 0x53, 1}, MTU: 1400, Queues: 2}
+	assert.Equal(t, want, m)
+	r.Netns, r.Interface, r.Addresses = "/run/netns/web", "eth0", []string{"not heeded"}
+	m, err = toRetrieval(r)
+	require.NoError(t, err)
+	want.Netns = "/run/netns/web"
+	assert.Equal(t, want, m)
+	for _, spoil := range []func(*agentv1.MoveRequest){
+		func(r *agentv1.MoveRequest) { r.Id = "x" },
+		func(r *agentv1.MoveRequest) { r.Mac = "x" },
+		func(r *agentv1.MoveRequest) { r.Netns = "../web" },
+		func(r *agentv1.MoveRequest) { r.Mtu = 1 },
+	} {
+		bad := proto.CloneOf(r)
+		spoil(bad)
+		_, err := toRetrieval(bad)
+		require.ErrorIs(t, err, vnic.ErrInvalid)
+	}
+}

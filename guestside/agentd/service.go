@@ -118,7 +118,7 @@ func (s *service) Release(ctx context.Context, req *agentv1.ReleaseRequest) (*ag
 
 // Retrieve implements the call of that name.
 func (s *service) Retrieve(ctx context.Context, req *agentv1.MoveRequest) (*agentv1.RetrieveResponse, error) {
-	m, err := toMove(req)
+	m, err := toRetrieval(req)
 	if err != nil {
 		return nil, rpcerr.Encode(err)
 	}

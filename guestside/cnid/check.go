@@ -46,7 +46,7 @@ func (s *Server) differs(ctx context.Context, peer int, req cniapi.Request) erro
 // changed, going by the chain's result. The MTU may have been changed without
 // the result telling, so it is left open.
 func expected(a vnic.Attachment, e cniapi.Expect) (vnic.Move, error) {
-	m := vnic.Move{ID: a.ID, MAC: a.MAC, Queues: a.Request.Queues}
+	m := vnic.Move{ID: a.VNIC(), MAC: a.MAC, Queues: a.Request.Queues}
 	if !e.MAC.IsZero() && e.MAC != a.MAC {
 		return m, fmt.Errorf("the result has mac %s, the vnic %s, and the host lets no other pass: %w", e.MAC, a.MAC, vnic.ErrDiffers)
 	}

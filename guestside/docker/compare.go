@@ -71,7 +71,7 @@ func (d *Driver) meet(ctx context.Context, a vnic.Attachment, rebuild bool) {
 func (d *Driver) adopt(a vnic.Attachment) {
 	networkID := a.Request.Labels[labelNetwork]
 	e := &endpoint{
-		Network: networkID, ID: a.ID, Name: a.Request.Network, MAC: a.MAC, PCI: a.GuestPCI,
+		Network: networkID, ID: a.ID, VNIC: a.VNIC(), Name: a.Request.Network, MAC: a.MAC, PCI: a.GuestPCI,
 		Addresses: a.Leases, Ports: a.Request.Ports, since: time.Now(), away: true,
 	}
 	if !a.Request.NoDefaultRoute && len(a.Gateways) == len(a.Leases) {

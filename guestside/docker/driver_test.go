@@ -269,11 +269,11 @@ func TestBackAndForth(t *testing.T) {
 		for range 3 {
 			_, body = ask(t, d, "NetworkDriver.Join", endpointBody("ep"))
 			require.NotContains(t, body, "Err")
-			require.NoError(t, g.move("brf0000000001", "", "c1", "eth0"))
+			require.NoError(t, g.move("brf00000000a1", "", "c1", "eth0"))
 			<-time.After(time.Hour)
 			_, body = ask(t, d, "NetworkDriver.Leave", endpointBody("ep"))
 			require.Equal(t, ok, body)
-			require.NoError(t, g.move("eth0", "c1", "", "brf0000000001"))
+			require.NoError(t, g.move("eth0", "c1", "", "brf00000000a1"))
 			<-time.After(time.Minute)
 		}
 		assert.NotEmpty(t, h.text())
@@ -281,11 +281,11 @@ func TestBackAndForth(t *testing.T) {
 		// It comes back and is taken again before the grace is over.
 		_, body = ask(t, d, "NetworkDriver.Join", endpointBody("ep"))
 		require.NotContains(t, body, "Err")
-		require.NoError(t, g.move("brf0000000001", "", "c1", "eth0"))
+		require.NoError(t, g.move("brf00000000a1", "", "c1", "eth0"))
 		<-time.After(time.Second)
-		require.NoError(t, g.move("eth0", "c1", "", "brf0000000001"))
+		require.NoError(t, g.move("eth0", "c1", "", "brf00000000a1"))
 		<-time.After(9 * time.Second)
-		require.NoError(t, g.move("brf0000000001", "", "c1", "eth0"))
+		require.NoError(t, g.move("brf00000000a1", "", "c1", "eth0"))
 		<-time.After(time.Hour)
 		assert.NotEmpty(t, h.text())
 		g.die("c1")

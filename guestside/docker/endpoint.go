@@ -158,7 +158,7 @@ func (n *network) request(q createEndpointRequest, want asked) (vnic.Request, er
 // its business (null IPAM), it is told all.
 func newEndpoint(networkID string, n *network, want asked, att vnic.Attachment) *endpoint {
 	e := &endpoint{
-		Network: networkID, Asked: want, ID: att.ID, Name: n.Name, MAC: att.MAC, PCI: att.GuestPCI,
+		Network: networkID, Asked: want, ID: att.ID, VNIC: att.VNIC(), Name: n.Name, MAC: att.MAC, PCI: att.GuestPCI,
 		Ports: att.Request.Ports, since: time.Now(),
 	}
 	for i, p := range att.Leases {
@@ -228,7 +228,7 @@ func (d *Driver) operInfo(_ context.Context, q endpointRequest) (endpointInfo, e
 		}
 		info.Value = map[string]any{
 			ownPrefix + "attachment": e.ID, ownPrefix + "network": e.Name, ownPrefix + "mac": e.MAC,
-			ownPrefix + "pci": e.PCI, ownPrefix + "tap": e.ID.TapName(),
+			ownPrefix + "pci": e.PCI, ownPrefix + "tap": e.vnic().TapName(),
 		}
 		if len(e.Ports) > 0 {
 			info.Value[ownPrefix+"ports"] = joinText(e.Ports)

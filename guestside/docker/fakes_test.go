@@ -36,7 +36,8 @@ func newHost(g *guest, networks ...vnic.Network) *host {
 		last++
 		a.ID, a.GuestPCI = vnic.ID(fmt.Sprintf("%010x", last)), fmt.Sprintf("0000:01:%02x.0", last)
 		if a.Request.MAC.IsZero() {
-			a.MAC = vnic.MAC{2, 0, 0, 0, 0, byte(last)}
+			// Another vNIC than the attachment's own, as from a pool.
+			a.MAC, a.Device = vnic.MAC{2, 0, 0, 0, 0, byte(last)}, vnic.ID(fmt.Sprintf("%010x", 0xa0+last))
 		}
 		g.plug(*a)
 		return nil
@@ -122,7 +123,7 @@ func newGuest() *guest {
 func (g *guest) plug(a vnic.Attachment) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.nics[a.MAC] = nic{id: a.ID, link: a.ID.LinkName()}
+	g.nics[a.MAC] = nic{id: a.VNIC(), link: a.VNIC().LinkName()}
 }
 
 func (g *guest) unplug(a vnic.Attachment) {

@@ -15,7 +15,7 @@ import (
 func (d *Driver) HandedBack(id vnic.ID, _ vnic.MAC) {
 	d.book.view(func(s *state) {
 		for _, e := range s.Endpoints {
-			if e.ID == id && e.Joined {
+			if e.vnic() == id && e.Joined {
 				e.away, e.back = true, time.Now()
 			}
 		}

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,7 +47,8 @@ type network struct {
 type endpoint struct {
 	Network   string             `json:"network"` // docker's ID
 	Asked     asked              `json:"asked"`
-	ID        vnic.ID            `json:"id"`
+	ID        vnic.ID            `json:"id"`             // the attachment's
+	VNIC      vnic.ID            `json:"vnic,omitempty"` // the vNIC's, empty for the attachment's
 	Name      string             `json:"name"` // brfuse's network
 	MAC       vnic.MAC           `json:"mac"`
 	PCI       string             `json:"pci,omitempty"`
@@ -63,6 +65,9 @@ type endpoint struct {
 	// the answer, or another one has begun to use the driver.
 	forsaken bool
 }
+
+// vnic returns the id of the endpoint's vNIC.
+func (e *endpoint) vnic() vnic.ID { return cmp.Or(e.VNIC, e.ID) }
 
 // asked is the interface that dockerd asked for.
 type asked struct {

@@ -106,7 +106,7 @@ func texts[T fmt.Stringer](list []T) []string {
 func fromAttachment(a vnic.Attachment) *agentv1.Attachment {
 	r := a.Request
 	return &agentv1.Attachment{
-		Id: string(a.ID), Pod: r.Pod, Interface: r.Interface, Network: r.Network, Netns: r.Netns, Phase: string(a.Phase),
+		Id: string(a.ID), Device: string(a.Device), Pod: r.Pod, Interface: r.Interface, Network: r.Network, Netns: r.Netns, Phase: string(a.Phase),
 		Mac: macText(a.MAC), Mtu: toUint32(a.MTU), Addresses: texts(a.Leases), Gateways: texts(a.Gateways), GuestPci: a.GuestPCI,
 		Manager: r.Manager, Labels: r.Labels, Handover: r.Handover, NoDefaultRoute: r.NoDefaultRoute,
 		Routes: agentconv.FromRoutes(r.Routes), Ports: agentconv.FromPorts(r.Ports), Bandwidth: agentconv.FromBandwidth(r.Bandwidth),

@@ -158,3 +158,11 @@ func FuzzOrders(f *testing.F) {
 		}
 	})
 }
+
+// A guest is told under which id the vNIC goes that an attachment has from a pool.
+func TestFromAttachmentTellsTheDevice(t *testing.T) {
+	m := fromAttachment(vnic.Attachment{ID: "0123456789", Device: "abcdef0123"})
+	assert.Equal(t, "0123456789", m.GetId())
+	assert.Equal(t, "abcdef0123", m.GetDevice())
+	assert.Empty(t, fromAttachment(vnic.Attachment{ID: "0123456789"}).GetDevice())
+}

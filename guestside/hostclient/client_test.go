@@ -167,3 +167,27 @@ func FuzzAttachment(f *testing.F) {
 		}
 	})
 }
+
+// A vNIC from a pool has an id of its own.
+func TestAttachmentDevice(t *testing.T) {
+	for _, tt := range []struct {
+		name, device string
+		want         vnic.ID
+		bad          bool
+	}{
+		{name: "its own vnic", want: "0123456789"},
+		{name: "a pool's", device: "abcdef0123", want: "abcdef0123"},
+		{name: "no id", device: "../etc", bad: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := toAttachment(&agentv1.Attachment{Id: "0123456789", Device: tt.device})
+			if tt.bad {
+				require.ErrorIs(t, err, errAnswer)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, vnic.ID("0123456789"), a.ID)
+			assert.Equal(t, tt.want, a.VNIC())
+		})
+	}
+}

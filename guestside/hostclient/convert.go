@@ -72,6 +72,9 @@ func toAttachment(m *agentv1.Attachment) (vnic.Attachment, error) {
 		setAll(&a.Request.Routes, m.GetRoutes(), agentconv.ToRoute),
 		setAll(&a.Request.Ports, m.GetPorts(), agentconv.ToPort),
 	)
+	if m.GetDevice() != "" { // the vNIC comes from a pool
+		err = errors.Join(err, set(&a.Device, m.GetDevice(), vnic.ParseID))
+	}
 	if m.GetMac() != "" { // none is leased before the first phase has passed
 		err = errors.Join(err, set(&a.MAC, m.GetMac(), vnic.ParseMAC))
 	}

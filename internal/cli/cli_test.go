@@ -75,6 +75,8 @@ func serve(t *testing.T, cleanup func(func()), socket string) {
 // prober knows nothing of VMs but that they run, and one check that fails.
 type prober struct{}
 
+func (prober) Channel(context.Context, string) (string, error) { return "/run/domain.agent", nil }
+
 func (prober) VMState(_ context.Context, vm vnic.VM) *brfusev1.VM {
 	return &brfusev1.VM{Name: vm.Name, Qmp: vm.QMP, Channel: vm.Channel, State: "running", Agent: "connected", Hotplug: "acpi", SlotsTotal: 31}
 }

@@ -63,7 +63,7 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 	ready := make(chan *orchestrator.Orchestrator, 1)
 	go p.feed(events, ready, stop)
 	p.orch, err = orchestrator.New(ctx, orchestrator.Config{
-		Store: p.store, Host: p.host, Guest: p.links, VMs: p, Log: cfg.Log,
+		Store: p.store, Host: p.host, Guest: p.links, VMs: p, Migrator: p.host, Log: cfg.Log,
 	})
 	if err != nil {
 		close(ready)
@@ -154,6 +154,11 @@ func known(err error) error {
 		return nil
 	}
 	return err
+}
+
+// Channel implements [Prober].
+func (p *parts) Channel(ctx context.Context, domain string) (string, error) {
+	return hostside.LibvirtChannel(ctx, domain)
 }
 
 // Resolve implements [Prober].

@@ -30,6 +30,8 @@ type server struct {
 type Prober interface {
 	// VMState tells what both halves know of a VM. What can't be learned stays empty.
 	VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM
+	// Channel returns the path of the agent's channel of a libvirt domain.
+	Channel(ctx context.Context, domain string) (string, error)
 	// Doctor checks the host and every VM.
 	Doctor(ctx context.Context) []*brfusev1.Check
 	// Resolve finds a running container of an engine in a VM, by its ID or name.
@@ -58,6 +60,13 @@ func NewServer(ctx context.Context, log *slog.Logger, orch *orchestrator.Orchest
 
 func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfusev1.VM, error) {
 	vm := vnic.VM{Name: req.GetName(), QMP: req.GetQmp(), Libvirt: req.GetLibvirt(), Channel: req.GetChannel(), GuestNetworks: req.GetGuestNetworks()}
+	if vm.Libvirt != "" && vm.Channel == "" {
+		channel, err := s.vms.Channel(ctx, vm.Libvirt)
+		if err != nil {
+			return nil, fmt.Errorf("add vm %s: %w", vm.Name, err)
+		}
+		vm.Channel = channel
+	}
 	if err := s.orch.AddVM(ctx, vm); err != nil {
 		return nil, err
 	}

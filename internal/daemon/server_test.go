@@ -28,6 +28,8 @@ import (
 // silent is a Prober of VMs that take a second each to say nothing.
 type silent struct{}
 
+func (silent) Channel(context.Context, string) (string, error) { return "", vnic.ErrUnsupported }
+
 func (silent) VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

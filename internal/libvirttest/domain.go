@@ -75,3 +75,9 @@ func (d *Daemon) DomainLog(name string) string {
 	}
 	return string(b[max(0, len(b)-logTail):])
 }
+
+// AttachDevice plugs a device into a running domain.
+func (d *Daemon) AttachDevice(ctx context.Context, name, xml string) error {
+	_, err := d.virsh(ctx, xml, "attach-device", name, "/dev/stdin", "--live")
+	return err
+}

@@ -21,13 +21,14 @@ type HostLink struct {
 	MAC    vnic.MAC
 	MTU    int
 	Master int // index of the bridge it is a port of, or 0
+	Queue  int // how many frames may wait in it to be sent
 	Up     bool
 }
 
 func hostLink(l netlink.Link) HostLink {
 	a := l.Attrs()
 	h := HostLink{
-		Index: a.Index, Name: a.Name, Kind: l.Type(), Alias: a.Alias, MTU: a.MTU, Master: a.MasterIndex,
+		Index: a.Index, Name: a.Name, Kind: l.Type(), Alias: a.Alias, MTU: a.MTU, Master: a.MasterIndex, Queue: a.TxQLen,
 		Up: a.RawFlags&unix.IFF_UP != 0,
 	}
 	if _, ok := l.(*netlink.Tuntap); ok {

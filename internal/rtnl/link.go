@@ -27,14 +27,30 @@ type Link struct {
 	Master    int      // index of the bridge or bond it is a port of, or 0
 	Alias     string
 	AltNames  []string
-	XDP       bool // a program is attached
+	XDP       XDPMode
+	TxQueue   int    // how many frames may wait to be sent, by default
+	Flags     uint32 // IFF_UP and others
+
+	moved bool // the message tells where the link went
 }
+
+// XDPMode says how an XDP program is attached to a link.
+type XDPMode uint8
+
+// How XDP programs are attached (XDP_ATTACHED_* of the kernel).
+const (
+	NoXDP      XDPMode = 0
+	DriverXDP  XDPMode = 1
+	GenericXDP XDPMode = 2
+	DeviceXDP  XDPMode = 3 // the device runs it
+	ManyXDP    XDPMode = 4 // several, each in another way
+)
 
 // skipStats leaves the counters out of an answer (RTEXT_FILTER_SKIP_STATS).
 const skipStats = 1 << 3
 
-// xdpAttached is the type of the attribute in IFLA_XDP that says whether a
-// program is attached.
+// xdpAttached is the type of the attribute in IFLA_XDP that says whether and how
+// a program is attached.
 const xdpAttached = 2
 
 // GetLink asks for the link of that name and puts it into l. When there is
@@ -116,7 +132,7 @@ func parseLink(b []byte) (Link, error) {
 	}
 	info := nl.DeserializeIfInfomsg(b)
 	l := Link{
-		Index: int(info.Index), Up: info.Flags&unix.IFF_UP != 0, Carrier: info.Flags&unix.IFF_LOWER_UP != 0,
+		Index: int(info.Index), Flags: info.Flags, Up: info.Flags&unix.IFF_UP != 0, Carrier: info.Flags&unix.IFF_LOWER_UP != 0,
 	}
 	attrs, err := parseAttrs(b[unix.SizeofIfInfomsg:])
 	if err != nil {
@@ -140,6 +156,10 @@ func (l *Link) set(kind uint16, v []byte) {
 		l.MTU = intOf(v)
 	case unix.IFLA_MAX_MTU:
 		l.MaxMTU = intOf(v)
+	case unix.IFLA_NEW_NETNSID:
+		l.moved = true
+	case unix.IFLA_TXQLEN:
+		l.TxQueue = intOf(v)
 	case unix.IFLA_MASTER:
 		l.Master = intOf(v)
 	case unix.IFLA_IFALIAS:
@@ -158,7 +178,9 @@ func (l *Link) set(kind uint16, v []byte) {
 		})
 	case unix.IFLA_XDP:
 		eachAttr(v, func(k uint16, v []byte) {
-			l.XDP = l.XDP || k == xdpAttached && len(v) > 0 && v[0] != 0
+			if k == xdpAttached && len(v) > 0 {
+				l.XDP = XDPMode(v[0])
+			}
 		})
 	}
 }

@@ -13,7 +13,7 @@ import (
 // Change is what to change about a link. Zero fields leave things as they are.
 //
 // The kernel goes about it in this order (do_setlink in net/core/rtnetlink.c):
-// namespace, MAC, MTU, name, alias, master, up or down. It stops at the first
+// namespace, MAC, MTU, name, alias, master, flags, queue, XDP. It stops at the first
 // thing that fails and undoes nothing.
 type Change struct {
 	// Netns is a descriptor of the namespace to move to, or 0. The move sets the
@@ -32,8 +32,12 @@ type Change struct {
 	Free bool
 	// Flags are the new values of the flags in Mask (IFF_UP and others).
 	Flags, Mask uint32
-	// NoXDP detaches an XDP program.
-	NoXDP bool
+	// TxQueue is how many frames may wait to be sent.
+	TxQueue int
+	// XDP is how the XDP program is attached that is to be detached. When that can't
+	// be, since a bpf_link of someone's holds it there, the error is [unix.EBUSY],
+	// and all else has been done.
+	XDP XDPMode
 }
 
 // SetLink asks to change the link of that index.
@@ -60,13 +64,23 @@ func SetLink(index int, c Change) Request {
 	if c.Free {
 		add(unix.IFLA_MASTER, nl.Uint32Attr(0))
 	}
-	if c.NoXDP {
+	if c.TxQueue != 0 {
+		add(unix.IFLA_TXQLEN, nl.Uint32Attr(uint32(c.TxQueue)))
+	}
+	if c.XDP != NoXDP {
 		xdp := nl.NewRtAttr(unix.IFLA_XDP|unix.NLA_F_NESTED, nil)
 		xdp.AddRtAttr(nl.IFLA_XDP_FD, nl.Uint32Attr(^uint32(0)))
+		if flag := xdpFlag[c.XDP]; flag != 0 {
+			xdp.AddRtAttr(nl.IFLA_XDP_FLAGS, nl.Uint32Attr(flag))
+		}
 		r.msg.AddData(xdp)
 	}
 	return r
 }
+
+// xdpFlag is how the kernel is told which of a link's XDP programs is meant. A
+// driver that can run them is thought to, unless it is told otherwise.
+var xdpFlag = map[XDPMode]uint32{GenericXDP: unix.XDP_FLAGS_SKB_MODE, DriverXDP: unix.XDP_FLAGS_DRV_MODE, DeviceXDP: unix.XDP_FLAGS_HW_MODE}
 
 // SetUp asks to set a link up.
 func SetUp(index int) Request { return SetLink(index, Change{Flags: unix.IFF_UP, Mask: unix.IFF_UP}) }

@@ -32,6 +32,8 @@ type Update struct {
 type LinkChange struct {
 	Link Link
 	Gone bool // deleted, or moved to another namespace
+	// Moved says that it was moved there.
+	Moved bool
 }
 
 // monitorBuffer is the size of the socket's receive buffer in bytes: events of
@@ -173,7 +175,8 @@ func parseUpdate(b []byte) (Update, error) {
 		if err != nil {
 			return u, err
 		}
-		u.Changes = append(u.Changes, LinkChange{Link: l, Gone: m.Header.Type == unix.RTM_DELLINK})
+		gone := m.Header.Type == unix.RTM_DELLINK
+		u.Changes = append(u.Changes, LinkChange{Link: l, Gone: gone, Moved: gone && l.moved})
 	}
 	return u, nil
 }

@@ -31,6 +31,7 @@ type neighMsg struct {
 	Family uint8
 	Index  int32
 	State  uint16
+	Flags  uint8
 }
 
 // Len is part of [nl.NetlinkRequestData].
@@ -42,5 +43,6 @@ func (m *neighMsg) Serialize() []byte {
 	b[0] = m.Family
 	nl.NativeEndian().PutUint32(b[4:], uint32(m.Index))
 	nl.NativeEndian().PutUint16(b[8:], m.State)
+	b[10] = m.Flags
 	return b
 }

@@ -79,7 +79,7 @@ func TestIntegrationBridge(t *testing.T) {
 		assert.Len(t, links, 2, "lo and br: nothing is left of the second")
 		br, err := h.HostLink("br")
 		require.NoError(t, err)
-		assert.Equal(t, rtnl.HostLink{Index: br.Index, Name: "br", Kind: "bridge", Alias: "mine", MAC: mac, MTU: 1500}, br)
+		assert.Equal(t, rtnl.HostLink{Index: br.Index, Name: "br", Kind: "bridge", Alias: "mine", MAC: mac, MTU: 1500, Queue: 1000}, br)
 
 		files, err := rtnl.OpenTap("brf0000000001", 1)
 		require.NoError(t, err)

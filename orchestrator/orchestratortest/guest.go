@@ -1,6 +1,7 @@
 package orchestratortest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -37,6 +38,14 @@ func (m *machine) checkLocked(mv vnic.Move) error {
 	return nil
 }
 
+// checkMove refuses what a real agent does.
+func checkMove(mv vnic.Move) error {
+	if (mv.Netns == "") != mv.Handover {
+		return fmt.Errorf("netns %q, handover %t: %w", mv.Netns, mv.Handover, vnic.ErrInvalid)
+	}
+	return vnic.CheckInterface(mv.Interface)
+}
+
 // Prepare checks pod and interface name.
 func (c *Conn) Prepare(ctx context.Context, vm string, mv vnic.Move) error {
 	return c.call(ctx, "prepare", func() error {
@@ -63,13 +72,19 @@ func (c *Conn) Move(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC,
 		if missing = d == nil; missing {
 			return nil
 		}
+		if m.told[mv.MAC] != mv.ID || d.pod != mv.Netns { // else it is told again, maybe of a pod that was restarted meanwhile
+			c.w.witnessLocked(d, mv)
+		}
 		m.told[mv.MAC] = mv.ID
-		d.handed = mv.Handover
+		d.handed, d.pod = mv.Handover, mv.Netns
 		switch {
 		case !mv.Handover:
 			d.netns, d.name = mv.Netns, mv.Interface
 		case d.netns == "":
 			d.name = mv.ID.LinkName()
+		}
+		if m.swift && !mv.Handover {
+			d.up, d.addrs, d.routes = true, slices.Clone(mv.Addresses), slices.Clone(mv.Routes)
 		}
 		nic = m.nic(d)
 		return nil
@@ -103,12 +118,25 @@ func (c *Conn) Configure(ctx context.Context, vm string, mv vnic.Move) (nic vnic
 	return nic, err
 }
 
+// witnessLocked notes what must never happen when a pod gets a vNIC.
+func (w *World) witnessLocked(d *device, mv vnic.Move) {
+	switch {
+	case d.netns != "" && !mv.Handover && d.netns != mv.Netns:
+		w.wrong = append(w.wrong, fmt.Sprintf("vnic %s was moved from pod %s to pod %s", mv.ID, d.netns, mv.Netns))
+	case d.netns == "" && !d.handed && (d.up || d.addrs != nil || d.dirt != ""):
+		w.wrong = append(w.wrong, fmt.Sprintf("vnic %s came to pod %s with what another left: %s", mv.ID, mv.Netns, d))
+	}
+	if d.id != mv.ID {
+		w.wrong = append(w.wrong, fmt.Sprintf("vnic %s was taken for %s", d.id, mv.ID))
+	}
+}
+
 // Retrieve takes a vNIC back to the guest's first namespace.
 func (c *Conn) Retrieve(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC, err error) {
 	missing := false
 	err = c.call(ctx, "retrieve", func() error {
 		m, err := c.agentLocked(vm)
-		if err != nil {
+		if err := cmp.Or(err, checkMove(mv)); err != nil {
 			return err
 		}
 		d := m.find(mv.MAC)
@@ -118,6 +146,10 @@ func (c *Conn) Retrieve(ctx context.Context, vm string, mv vnic.Move) (nic vnic.
 		delete(m.told, mv.MAC)
 		d.bare()
 		d.name, d.handed = mv.ID.LinkName(), false
+		if d.sticks {
+			return fmt.Errorf("vnic %s has %s: %w", mv.ID, d.dirt, vnic.ErrDiffers)
+		}
+		d.dirt = ""
 		nic = m.nic(d)
 		return nil
 	})
@@ -132,7 +164,7 @@ func (c *Conn) Retrieve(ctx context.Context, vm string, mv vnic.Move) (nic vnic.
 func (c *Conn) Release(ctx context.Context, vm string, mv vnic.Move) error {
 	return c.call(ctx, "release", func() error {
 		m, err := c.agentLocked(vm)
-		if err != nil {
+		if err := cmp.Or(err, checkMove(mv)); err != nil {
 			return err
 		}
 		delete(m.told, mv.MAC)

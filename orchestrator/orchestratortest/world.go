@@ -25,6 +25,7 @@ type World struct {
 	hooks    map[string]func(ctx context.Context) error // guarded by mu; by "before CALL" and "after CALL"
 	conns    []*Conn                                    // guarded by mu
 	calls    map[string]int                             // guarded by mu; by call
+	wrong    []string                                   // guarded by mu; see Wrong
 }
 
 // extra is what a tap has beside its filter.
@@ -38,6 +39,7 @@ type machine struct {
 	up, agent bool
 	slots     int
 	blind     bool // the guest doesn't see what is plugged
+	swift     bool // the agent configures what it moves
 	devices   map[vnic.ID]*device
 	pods      map[string]bool
 	told      map[vnic.MAC]vnic.ID // what the agent remembers
@@ -54,7 +56,10 @@ type device struct {
 	up     bool
 	addrs  []netip.Prefix
 	routes []vnic.Route
-	handed bool // to an engine, which moves it
+	handed bool   // to an engine, which moves it
+	pod    string // that it was moved to last
+	dirt   string // what its pod made of it
+	sticks bool   // the dirt can't be removed
 }
 
 // New returns a World without VMs.
@@ -186,6 +191,59 @@ func (w *World) Blind(vm string) {
 	w.change(func() []vnic.Event { w.machines[vm].blind = true; return nil })
 }
 
+// Bridge makes a tap a port of a bridge behind everybody's back.
+func (w *World) Bridge(id vnic.ID) {
+	w.change(func() []vnic.Event { delete(w.loose, id); return nil })
+}
+
+// Revive starts what of a VM and its agent does not run.
+func (w *World) Revive(vm string) {
+	w.mu.Lock()
+	m := w.machines[vm]
+	up, agent := m.up, m.agent
+	w.mu.Unlock()
+	switch {
+	case !up:
+		w.Boot(vm, "web", "db")
+	case !agent:
+		w.StartAgent(vm)
+	}
+}
+
+// Swift has the agent configure what it moves, in the same call.
+func (w *World) Swift(vm string) {
+	w.change(func() []vnic.Event { w.machines[vm].swift = true; return nil })
+}
+
+// Soil has a pod leave something on its vNIC, such as "xdp": a vNIC that is
+// retrieved is free of it, unless it sticks. A vNIC that is in no pod stays as it is.
+func (w *World) Soil(vm string, id vnic.ID, dirt string, sticks bool) {
+	w.change(func() []vnic.Event {
+		if d := w.machines[vm].devices[id]; d != nil && d.netns != "" {
+			d.dirt, d.sticks = dirt, sticks
+		}
+		return nil
+	})
+}
+
+// Taint is Soil by anybody in the guest, wherever the vNIC is.
+func (w *World) Taint(vm string, id vnic.ID, dirt string, sticks bool) {
+	w.change(func() []vnic.Event {
+		if d := w.machines[vm].devices[id]; d != nil {
+			d.dirt, d.sticks = dirt, sticks
+		}
+		return nil
+	})
+}
+
+// Wrong returns what happened that never must: a pod got a vNIC that another pod
+// has, or with what another left on it.
+func (w *World) Wrong() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.wrong)
+}
+
 // SetSlots sets how many slots a VM has.
 func (w *World) SetSlots(vm string, n int) {
 	w.change(func() []vnic.Event { w.machines[vm].slots = n; return nil })
@@ -221,8 +279,8 @@ func (w *World) change(fn func() []vnic.Event) {
 	}
 }
 
-// Before has fn run at the beginning of each such call: "prepare", "plug",
-// "move", "configure", "release", "nics", "unplug", "ports", "free", "networks",
+// Before has fn run at the beginning of each such call: "prepare", "plug", "park",
+// "unpark", "move", "configure", "release", "retrieve", "nics", "unplug", "ports", "free", "networks",
 // "setnetwork", "removenetwork", "addvm" or "removevm". Its error, if any, is the call's, which
 // then has no effect. fn nil ends that.
 func (w *World) Before(call string, fn func(ctx context.Context) error) { w.hook("before "+call, fn) }
@@ -342,6 +400,9 @@ func (d *device) String() string {
 	words := []string{where + ":", d.name, d.mac.String(), state}
 	for _, a := range d.addrs {
 		words = append(words, a.String())
+	}
+	if d.dirt != "" {
+		words = append(words, "dirty by "+d.dirt)
 	}
 	parts := []string{strings.Join(words, " ")}
 	for _, r := range d.routes {

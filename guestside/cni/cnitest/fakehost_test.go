@@ -72,7 +72,7 @@ func (h *fakeHost) unplug(a vnic.Attachment) {
 
 func move(a vnic.Attachment) vnic.Move {
 	return vnic.Move{
-		ID: a.ID, MAC: a.MAC, Netns: a.Request.Netns, Interface: a.Request.Interface, MTU: a.MTU, Queues: 1,
+		ID: a.VNIC(), MAC: a.MAC, Netns: a.Request.Netns, Interface: a.Request.Interface, MTU: a.MTU, Queues: 1,
 		Addresses: a.Leases, Routes: a.Routes(),
 	}
 }

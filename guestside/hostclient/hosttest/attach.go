@@ -104,8 +104,8 @@ func (f *Fake) leaseLocked(req vnic.Request) (vnic.Attachment, error) {
 	case a.MTU == 0:
 		a.MTU = n.MTU
 	}
-	if a.MAC.IsZero() {
-		a.MAC = vnic.NewMAC()
+	if a.MAC.IsZero() { // as if from a pool, whose vNICs have ids and MACs of their own
+		a.MAC, a.Device = vnic.NewMAC(), vnic.NewID()
 	}
 	for _, o := range f.attached {
 		if o.MAC == a.MAC {

@@ -1,13 +1,25 @@
 // Package backend is the seam between the host half and what runs the virtual
-// machines: one small interface, implemented over QMP and, later, libvirt.
+// machines: one small interface, implemented over QMP and libvirt.
 package backend
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/brfuse/brfuse/vnic"
 )
+
+// ErrNotRunning is returned by a dial when the virtual machine is known not to
+// run, as opposed to a hypervisor's manager that can't be asked.
+var ErrNotRunning = errors.New("the virtual machine does not run")
+
+// TapOpener is implemented by a [VM] whose hypervisor opens taps by their names.
+// They must persist until then, and no descriptor of a tap with one queue may be open.
+type TapOpener interface {
+	// TapOwner is the user who opens them.
+	TapOwner() int
+}
 
 // NIC is a vNIC to plug.
 type NIC struct {
@@ -16,7 +28,8 @@ type NIC struct {
 	MTU    int    // bytes, told to the guest; 0 tells it nothing
 	Queues int    // queue pairs, at least 1
 	Tap    string // name of the tap on the host, for backends that open it themselves
-	// Files are the opened tap, one file a queue pair. The backend doesn't close them.
+	// Files are the opened tap, one file a queue pair. The backend doesn't close
+	// them. A [TapOpener] takes none.
 	Files []*os.File
 	// Vhost are opened /dev/vhost-net files, one a queue pair, or empty. The
 	// backend doesn't close them.
@@ -65,8 +78,9 @@ type VM interface {
 	// Status returns the version, hotplug kind and slots.
 	Status(ctx context.Context) (Status, error)
 	// Events carries [vnic.EventRemoved] for vNICs that left without a waiting
-	// Unplug, after their backend is removed too, and [vnic.EventAgentOff] when
-	// the agent closed its port, where the hypervisor tells. It never blocks the
+	// Unplug, after their backend is removed too, [vnic.EventAgentOff] when
+	// the agent closed its port, where the hypervisor tells, and [vnic.EventVMUp]
+	// when events may have been lost though the machine went on. It never blocks the
 	// connection, and is closed when that is lost or closed.
 	Events() <-chan vnic.Event
 	// Close ends the connection and waits for its goroutines. Devices stay.

@@ -24,6 +24,8 @@ type Links struct {
 	bridges sync.Mutex // held while bridges are made and unfinished ones removed
 	joins   sync.Mutex // held while a tap joins: two with the same MAC must not both
 
+	deletions sync.WaitGroup // what the kernel has not finished
+
 	jobs chan job
 	stop chan struct{} // closed by Close
 	done chan error    // gets the worker's end
@@ -84,6 +86,7 @@ func (l *Links) start(do func(func() error) error) error {
 
 // Close lets go of the namespace. The links stay.
 func (l *Links) Close() error {
+	l.deletions.Wait()
 	close(l.stop)
 	err := <-l.done
 	l.gone.Close()

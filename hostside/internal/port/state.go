@@ -14,6 +14,13 @@ type TapState struct {
 	Up      bool
 }
 
+// TapOf returns the MTU of a vNIC's tap in bytes, and whether it is a port of any
+// bridge. Without a tap the error is [fs.ErrNotExist].
+func (l *Links) TapOf(_ context.Context, id vnic.ID) (mtu int, joined bool, err error) {
+	link, err := l.tap(id)
+	return link.MTU, link.Master != 0, err
+}
+
 // TapStates returns how the taps of all vNICs that have one are.
 func (l *Links) TapStates(context.Context) (map[vnic.ID]TapState, error) {
 	links, err := l.nl.HostLinks("")
@@ -27,24 +34,11 @@ func (l *Links) TapStates(context.Context) (map[vnic.ID]TapState, error) {
 	taps := map[vnic.ID]TapState{}
 	for _, link := range links {
 		if id, ok := vnic.IDFromName(link.Name); ok && id.TapName() == link.Name && link.Kind == kindTap {
-			_, network, _ := ParseTapAlias(link.Alias)
-			taps[id] = TapState{Network: network, Bridge: names[link.Master], Up: link.Up}
+			a, _ := ParseAlias(link.Alias)
+			taps[id] = TapState{Network: a.Network, Bridge: names[link.Master], Up: link.Up}
 		}
 	}
 	return taps, nil
-}
-
-// tapAlias is a tap's alias. It tells people, and the next daemon, what the tap
-// is for.
-func tapAlias(vm, network string) string { return "brfuse vm " + vm + " network " + network }
-
-// ParseTapAlias reads the alias that a tap was given.
-func ParseTapAlias(s string) (vm, network string, ok bool) {
-	rest, ok := strings.CutPrefix(s, "brfuse vm ")
-	if !ok {
-		return "", "", false
-	}
-	return strings.Cut(rest, " network ")
 }
 
 // Networks returns the name and the bridge of each network whose bridge brfuse

@@ -23,10 +23,29 @@ func (t Tap) Close() error {
 	return errors.Join(rtnl.CloseFiles(t.Files), rtnl.CloseFiles(t.Vhost))
 }
 
+// Persist has the tap stay when its descriptors are closed, and closes them, for a
+// user who opens it by name. [Links.DeleteTap] removes it. It may be repeated.
+func (t *Tap) Persist(owner int) error {
+	if len(t.Files) == 0 {
+		return nil
+	}
+	if err := rtnl.PersistTap(t.Files[0], owner); err != nil {
+		return fmt.Errorf("tap %s: %w", t.Name, err)
+	}
+	err := t.Close()
+	t.Files, t.Vhost = nil, nil
+	return err
+}
+
 // OpenTap makes the tap of a vNIC: silent, down and in no bridge. When there is
 // one already, the error is [fs.ErrExist].
-func (l *Links) OpenTap(ctx context.Context, p vnic.Plug) (_ Tap, err error) {
-	t := Tap{Name: p.ID.TapName()}
+func (l *Links) OpenTap(ctx context.Context, p vnic.Plug) (Tap, error) {
+	return l.openTap(ctx, p, p.ID.TapName())
+}
+
+// openTap makes the tap of a vNIC under that name.
+func (l *Links) openTap(ctx context.Context, p vnic.Plug, name string) (_ Tap, err error) {
+	t := Tap{Name: name}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
@@ -50,74 +69,13 @@ func (l *Links) OpenTap(ctx context.Context, p vnic.Plug) (_ Tap, err error) {
 	if err != nil {
 		return Tap{}, err
 	}
-	if err := l.nl.SetLinkNoARP(link); err != nil {
-		return Tap{}, err
-	}
-	if link.MTU != p.MTU {
-		if err := l.nl.SetLinkMTU(link, p.MTU); err != nil {
-			return Tap{}, err
-		}
-	}
-	if err := l.nl.SetLinkAlias(link, tapAlias(p.VM, p.Network)); err != nil {
+	if err := l.conn.Do(rtnl.SetupLink(link, p.MTU, aliasOf(p).String())); err != nil {
 		return Tap{}, err
 	}
 	if t.Vhost, err = rtnl.OpenVhost(p.Queues); err != nil {
 		return Tap{}, fmt.Errorf("open vhost for tap %s: %w", t.Name, err)
 	}
 	return t, nil
-}
-
-// Join makes a tap a port of a network's bridge, for the one station with that
-// MAC, and sets it up. It may be repeated. A MAC that the bridge or another port
-// of it has is a [vnic.ErrAddressTaken].
-func (l *Links) Join(_ context.Context, tap string, n vnic.Network, mac vnic.MAC) error {
-	link, err := l.nl.HostLink(tap)
-	if err != nil {
-		return err
-	}
-	bridge, err := l.nl.HostLink(n.Bridge)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w: the bridge of network %s is gone; create the network again", err, vnic.ErrUnknownNetwork, n.Name)
-	}
-	if err != nil {
-		return err
-	}
-	l.joins.Lock()
-	err = l.nl.JoinBridge(link, bridge, mac)
-	l.joins.Unlock()
-	if err != nil {
-		return err
-	}
-	return l.nl.SetLinkUp(link)
-}
-
-// Leave takes a tap from its bridge: from then on nothing comes in or goes out.
-// A tap that is gone is no error.
-func (l *Links) Leave(_ context.Context, id vnic.ID) error {
-	link, err := l.tap(id)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && link.Master == 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return l.nl.LeaveBridge(link)
-}
-
-// AwaitGone returns when the tap is gone, or with ctx's error.
-func (l *Links) AwaitGone(ctx context.Context, tap string) error { return l.gone.Wait(ctx, tap) }
-
-// DeleteTap deletes a tap, whoever holds descriptors of it. One that is gone is
-// no error.
-func (l *Links) DeleteTap(_ context.Context, id vnic.ID) error {
-	link, err := l.tap(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return l.nl.DeleteHostLink(link)
 }
 
 // HasTap tells whether the vNIC's tap exists.

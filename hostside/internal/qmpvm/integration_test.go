@@ -138,7 +138,7 @@ func TestIntegrationPlug(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, want, list)
 	require.NoError(t, v.SetLink(t.Context(), one.ID, false))
-	for property, is := range map[string]string{"vectors": "6", "mq": "true", "host_mtu": "1400", "romfile": `""`, "disable-legacy": `"on"`} {
+	for property, is := range map[string]string{"vectors": "5", "mq": "true", "host_mtu": "1400", "romfile": `""`, "disable-legacy": `"on"`} {
 		out, err := v.conn.Do(t.Context(), qmp.Command{Execute: "qom-get", Args: args{"path": devicePath(two.ID), "property": property}})
 		require.NoError(t, err)
 		assert.Equal(t, is, string(out), property)
@@ -238,6 +238,13 @@ func TestIntegrationUnplugWithoutGuest(t *testing.T) {
 	assert.Empty(t, list)
 }
 
+var (
+	nativeHotplug = []string{"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"}
+	pcBridges     = []string{"-device", "pci-bridge,id=b1,chassis_nr=1,shpc=off", "-device", "pci-bridge,id=b2,chassis_nr=2"}
+)
+
+// TestIntegrationMachineTypes fills every kind of bus that the table knows: each
+// slot that it promises takes a vNIC, and there is none that it overlooks.
 func TestIntegrationMachineTypes(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -248,9 +255,31 @@ func TestIntegrationMachineTypes(t *testing.T) {
 	}{
 		{"i440fx", []string{"-M", "pc"}, 31, "acpi", "pci.0/02"},
 		{"i440fx with a bridge", []string{"-M", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1"}, 61, "acpi", "pci.0/03"},
-		{"root ports", []string{"-M", "q35", "-device", "pcie-root-port,id=p1,chassis=1", "-device", "pcie-root-port,chassis=2"}, 2, "acpi", "p1/00"},
+		{"i440fx with a bridge without SHPC", []string{"-M", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1,shpc=off"}, 62, "acpi", "pci.0/03"},
+		{"i440fx with ACPI on bridges alone", slices.Concat(pcBridges, []string{"-M", "pc", "-global", "PIIX4_PM.acpi-root-pci-hotplug=off"}), 63, "acpi", "b1/01"},
+		{"i440fx with ACPI on its root alone", slices.Concat(pcBridges, []string{"-M", "pc", "-global", "PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off"}), 29 + 31, "acpi", "pci.0/04"},
+		{"i440fx with a second root", []string{"-M", "pc", "-device", "pxb,id=px,bus_nr=128,bus=pci.0"}, 31, "acpi", "pci.0/03"},
+		{"root ports, one that bears the name of the root", []string{"-M", "q35", "-device", "pcie-root-port,id=p1,chassis=1", "-device", "pcie-root-port,chassis=2"}, 1, "acpi", "p1/00"},
+		{"packed root ports", []string{
+			"-M", "q35", "-device", "pcie-root-port,id=p0,addr=5.0,multifunction=on,chassis=1",
+			"-device", "pcie-root-port,id=p1,addr=5.1,chassis=2", "-device", "pcie-root-port,id=p7,addr=5.7,chassis=3",
+		}, 3, "acpi", ""},
 		{"port that is closed", []string{"-M", "q35", "-device", "pcie-root-port,id=p1,chassis=1,hotplug=off", "-device", "pcie-root-port,id=p2,chassis=2"}, 1, "acpi", "p2/00"},
-		{"native", append([]string{"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off", "-device", "pcie-root-port,id=p2,chassis=2"}, oneBridge...), 32, "native", "p2/00"},
+		{"switch", []string{
+			"-M", "q35", "-device", "pcie-root-port,id=p1,chassis=1", "-device", "x3130-upstream,id=up,bus=p1",
+			"-device", "xio3130-downstream,id=dn,bus=up,chassis=7,slot=1,addr=1",
+		}, 1, "acpi", "dn/00"},
+		{"nested bridges", slices.Concat(oneBridge, []string{
+			"-device", "pci-bridge,id=in1,bus=br1,addr=1,chassis_nr=2,shpc=off", "-device", "pci-bridge,id=in2,bus=in1,addr=3,chassis_nr=3",
+		}), 30 + 31 + 31, "acpi", ""},
+		{"second root", []string{
+			"-M", "q35", "-device", "pxb-pcie,id=px,bus_nr=128,bus=pcie.0", "-device", "pcie-root-port,id=p1,bus=px,chassis=1",
+			"-device", "pcie-root-port,id=p2,bus=px,chassis=2", "-device", "pcie-pci-bridge,id=b1,bus=p2",
+		}, 1 + 31, "native", "p1/00"},
+		{"native", slices.Concat(nativeHotplug, oneBridge, []string{"-device", "pcie-root-port,id=p2,chassis=2"}), 32, "native", "p2/00"},
+		{"native without SHPC", slices.Concat(nativeHotplug, oneBridge, []string{
+			"-device", "pci-bridge,id=in1,bus=br1,addr=1,chassis_nr=2,shpc=off",
+		}), 30, "native", "br1/02"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := dialQEMU(t, qmptest.StartQEMU(t, c.args...))
@@ -258,9 +287,20 @@ func TestIntegrationMachineTypes(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, c.total, s.SlotsTotal)
 			assert.Equal(t, c.hotplug, s.Hotplug)
-			slot, err := v.Plug(t.Context(), newTaps(t).nic(t, 1))
+			n := newTaps(t)
+			slot, err := v.Plug(t.Context(), n.nic(t, 1))
 			require.NoError(t, err)
-			assert.Equal(t, c.first, slot)
+			if c.first != "" {
+				assert.Equal(t, c.first, slot)
+			}
+			for i := 2; i <= c.total-s.SlotsUsed; i++ {
+				_, err := v.Plug(t.Context(), n.nic(t, 1))
+				require.NoError(t, err, "the %dth", i)
+			}
+			_, err = v.Plug(t.Context(), n.nic(t, 1))
+			var full *vnic.NoSlotError
+			require.ErrorAs(t, err, &full)
+			assert.Equal(t, vnic.NoSlotError{VM: "vm1", Used: c.total, Total: c.total}, *full)
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/slots"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -79,7 +80,7 @@ func (v *VM) learn(ctx context.Context, news []vnic.ID, netdevs bool, out map[vn
 			continue
 		}
 		d.MAC, _ = vnic.ParseMAC(a.mac)
-		d.Slot = slotName(path.Base(a.bus), a.addr>>3)
+		d.Slot = slots.Name(path.Base(a.bus), a.addr>>3)
 		if !netdevs {
 			d.Backend = a.netdev != ""
 		}

@@ -17,6 +17,8 @@ type nic struct {
 	backend  bool
 	adding   bool // device_add has not been answered
 	removing bool // device_del was sent
+	lost     bool // it is gone and has to be put back
+	args     args // what it was made of; nil when others made it
 }
 
 // nics remembers the devices of a VM, so that the fast path asks nothing. It
@@ -88,6 +90,27 @@ func (n *nics) update(id vnic.ID, change func(*nic)) bool {
 		n.known[id] = d
 	}
 	return ok
+}
+
+// lose notes that the device of id is gone and has to be put back, unless somebody
+// wants it gone. It tells whether its plug is still under way.
+func (n *nics) lose(id vnic.ID) (lost, adding bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d, ok := n.known[id]
+	if !ok || d.args == nil || d.removing || n.waits[id] != nil {
+		return false, false
+	}
+	d.lost = true
+	n.known[id] = d
+	return true, d.adding
+}
+
+// added notes that device_add was answered, and tells whether the device was lost
+// meanwhile. It is not known when it has left for good.
+func (n *nics) added(id vnic.ID) (lost, ok bool) {
+	ok = n.update(id, func(d *nic) { lost, d.adding = d.lost, d.lost })
+	return lost, ok
 }
 
 // await registers a waiter for the removal of id: nil once the device is gone,

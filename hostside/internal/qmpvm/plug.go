@@ -11,6 +11,7 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/slots"
 	"github.com/brfuse/brfuse/internal/failpoint"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -76,25 +77,25 @@ func check(n backend.NIC) error {
 }
 
 // reserve takes a slot, and looks at QEMU anew only when none seems free.
-func (v *VM) reserve(ctx context.Context, id vnic.ID) (*slot, error) {
+func (v *VM) reserve(ctx context.Context, id vnic.ID) (*slots.Slot, error) {
 	if err := v.conn.Err(); err != nil {
 		return nil, err
 	}
-	if s, ok := v.slots.reserve(devicePath(id)); ok {
+	if s, ok := v.slots.Reserve(devicePath(id)); ok {
 		return s, nil
 	}
 	if err := v.refresh(ctx); err != nil {
 		return nil, err
 	}
-	if s, ok := v.slots.reserve(devicePath(id)); ok {
+	if s, ok := v.slots.Reserve(devicePath(id)); ok {
 		return s, nil
 	}
-	used, total, _ := v.slots.counts()
+	used, total, _ := v.slots.Counts()
 	return nil, &vnic.NoSlotError{VM: v.name, Used: used, Total: total}
 }
 
 // add makes backend and device. On error something may be left: undo it.
-func (v *VM) add(ctx context.Context, n backend.NIC, s *slot) (string, error) {
+func (v *VM) add(ctx context.Context, n backend.NIC, s *slots.Slot) (string, error) {
 	if err := v.addNetdev(ctx, n); err != nil {
 		return "", err
 	}
@@ -108,8 +109,13 @@ func (v *VM) add(ctx context.Context, n backend.NIC, s *slot) (string, error) {
 	if err := failpoint.Hit("plug.device"); err != nil {
 		return "", err
 	}
-	v.slots.land(devicePath(n.ID))
-	if !v.nics.update(n.ID, func(d *nic) { d.adding = false }) {
+	v.slots.Land(devicePath(n.ID))
+	lost, ok := v.nics.added(n.ID)
+	if lost {
+		d, _ := v.nics.get(n.ID)
+		return s.String(), v.addAgain(ctx, n.ID, d)
+	}
+	if !ok {
 		return "", errLeft
 	}
 	return s.String(), nil
@@ -117,7 +123,7 @@ func (v *VM) add(ctx context.Context, n backend.NIC, s *slot) (string, error) {
 
 // undo takes away what a failed plug left, whatever became of ctx.
 func (v *VM) undo(ctx context.Context, id vnic.ID, cause error) error {
-	v.slots.land(devicePath(id))
+	v.slots.Land(devicePath(id))
 	v.nics.update(id, func(d *nic) { d.adding = false })
 	if v.conn.Err() != nil {
 		return cause
@@ -201,15 +207,16 @@ func (v *VM) dropFiles(ctx context.Context, names []string) {
 
 // addDevice makes the device in s, or in another slot when s was taken behind
 // our back. It returns the slot that it took.
-func (v *VM) addDevice(ctx context.Context, n backend.NIC, s *slot) (*slot, error) {
+func (v *VM) addDevice(ctx context.Context, n backend.NIC, s *slots.Slot) (*slots.Slot, error) {
 	var err error
 	for range slotTries {
-		v.nics.put(n.ID, nic{mac: n.MAC, slot: s.String(), backend: true, adding: true})
-		if err = v.run(ctx, "device_add", deviceArgs(n, s)); !slotUnusable(err) && !guestBusy(err) {
+		a := deviceArgs(n, s, v.slots.Vectors(s, n.Queues, v.cpus))
+		v.nics.put(n.ID, nic{mac: n.MAC, slot: s.String(), backend: true, adding: true, args: a})
+		if err = v.run(ctx, "device_add", a); !slotUnusable(err) && !guestBusy(err) {
 			return s, err
 		}
 		v.log.Info("slot refused, trying another", "id", n.ID, "slot", s.String(), "error", err)
-		v.slots.refused(s)
+		v.slots.Refused(s)
 		if e := v.refresh(ctx); e != nil {
 			return nil, e
 		}
@@ -223,15 +230,15 @@ func (v *VM) addDevice(ctx context.Context, n backend.NIC, s *slot) (*slot, erro
 
 // deviceArgs: no option ROM, since 31 of them don't fit a bridge's memory
 // window; no legacy interface, since its I/O ports are scarcer still.
-func deviceArgs(n backend.NIC, s *slot) args {
+func deviceArgs(n backend.NIC, s *slots.Slot, vectors int) args {
 	a := args{
 		"driver":         "virtio-net-pci",
 		"id":             n.ID.DeviceID(),
 		"netdev":         n.ID.NetdevID(),
 		"mac":            n.MAC.String(),
-		"bus":            s.bus,
-		"addr":           fmt.Sprintf("%x", s.device),
-		"vectors":        2*n.Queues + 2,
+		"bus":            s.Bus,
+		"addr":           fmt.Sprintf("%x", s.Device),
+		"vectors":        vectors,
 		"disable-legacy": "on",
 		"romfile":        "",
 	}

@@ -37,6 +37,19 @@ func (v *VM) Unplug(ctx context.Context, id vnic.ID) error {
 	return nil
 }
 
+// Detach implements [backend.Detacher].
+func (v *VM) Detach(ctx context.Context, id vnic.ID) error {
+	unlock, err := v.nics.lock(ctx, id)
+	if err == nil {
+		defer unlock()
+		err = v.deleteDevice(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("detach vnic %s from vm %s: %w", id, v.name, err)
+	}
+	return nil
+}
+
 // remove removes device and backend. Hold the lock of id.
 func (v *VM) remove(ctx context.Context, id vnic.ID) error {
 	if err := v.deleteDevice(ctx, id); err != nil {
@@ -62,8 +75,8 @@ func (v *VM) deleteDevice(ctx context.Context, id vnic.ID) error {
 		wait := againWait
 		switch err := v.run(ctx, "device_del", args{"id": id.DeviceID()}); {
 		case errors.Is(err, ErrDeviceNotFound):
+			v.release(id)
 			v.nics.gone(id)
-			v.slots.release(devicePath(id))
 			return nil
 		case guestBusy(err):
 			wait, busy = busy, min(2*busy, busyMost)
@@ -106,8 +119,8 @@ func (v *VM) hasLeft(ctx context.Context, id vnic.ID) (bool, error) {
 	if err := v.conn.ask(ctx, look); err != nil || look.found {
 		return false, err
 	}
+	v.release(id)
 	v.nics.left(id)
-	v.slots.release(devicePath(id))
 	return true, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/slots"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -21,15 +22,20 @@ type VM struct {
 	name   string
 	conn   *Conn
 	log    *slog.Logger
-	slots  *slotTable
+	slots  *slots.Table
+	cpus   int // of the guest when it was dialled
 	nics   *nics
+	stale  stale
 	events *queue[vnic.Event]
 	wg     sync.WaitGroup
 	names  atomic.Uint64 // makes names of passed descriptors unique
 	look   sync.Mutex    // held while the slots are looked at anew
 }
 
-var _ backend.VM = (*VM)(nil)
+var (
+	_ backend.VM       = (*VM)(nil)
+	_ backend.Detacher = (*VM)(nil)
+)
 
 // Dial connects to vm's QMP socket and learns its slots and vNICs. Errors name
 // the socket and the remedy, as [DialConn] says.
@@ -51,11 +57,14 @@ func newVM(ctx context.Context, name string, conn *Conn, sub *Subscription, log 
 		name:   name,
 		conn:   conn,
 		log:    log.With("vm", name),
-		slots:  newSlotTable(),
+		slots:  slots.New(),
 		nics:   newNICs(),
 		events: newQueue[vnic.Event](),
 	}
 	err := v.refresh(ctx)
+	if err == nil {
+		v.cpus, err = v.conn.cpus(ctx)
+	}
 	if err == nil {
 		_, err = v.List(ctx)
 	}
@@ -71,12 +80,12 @@ func newVM(ctx context.Context, name string, conn *Conn, sub *Subscription, log 
 func (v *VM) refresh(ctx context.Context) error {
 	v.look.Lock()
 	defer v.look.Unlock()
-	mark := v.slots.mark()
+	mark := v.slots.Mark()
 	buses, err := v.conn.scan(ctx)
 	if err != nil {
 		return err
 	}
-	v.slots.merge(mark, buses)
+	v.slots.Merge(mark, buses)
 	return nil
 }
 
@@ -89,7 +98,7 @@ func (v *VM) Status(ctx context.Context) (backend.Status, error) {
 	}
 	s := backend.Status{Version: v.conn.Version().String(), Hotplug: backend.HotplugNative}
 	var acpi bool
-	if s.SlotsUsed, s.SlotsTotal, acpi = v.slots.counts(); acpi {
+	if s.SlotsUsed, s.SlotsTotal, acpi = v.slots.Counts(); acpi {
 		s.Hotplug = backend.HotplugACPI
 	}
 	return s, nil
@@ -179,11 +188,15 @@ func (v *VM) deleted(e qmp.Event) {
 		return
 	}
 	id, ok := eventID(e)
-	if ok && v.nics.overdue(id) {
+	if !ok {
+		v.slots.Release(path)
 		return
 	}
-	v.slots.release(path)
-	if !ok || !v.nics.gone(id) {
+	if v.nics.overdue(id) || v.putBack(id) {
+		return
+	}
+	v.release(id)
+	if !v.nics.gone(id) {
 		return
 	}
 	v.log.Info("vnic left without being asked to", "id", id)

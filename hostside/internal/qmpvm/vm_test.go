@@ -219,9 +219,10 @@ func TestUnplugDoesNotAwaitTheLastEvent(t *testing.T) {
 	}, 5*time.Second, time.Millisecond)
 	_, known := v.nics.get(idA)
 	assert.True(t, known)
-	used, total, _ := v.slots.counts()
+	used, total, _ := v.slots.Counts()
 	assert.Equal(t, total, used, "its slot is not given away")
 	assert.Equal(t, plugged, m.String())
+	settle(v)
 	m.Eject(idA.DeviceID()) // it leaves by itself
 	m.Finish(idA.DeviceID())
 	select {

@@ -43,7 +43,7 @@ func (m *Machine) qomListLocked(path string) (any, *Refusal) {
 	}
 	switch {
 	case name == "br0":
-		return append(list, entry{"br0", "child<PCI>"}), nil
+		return append(list, entry{"br0", "child<PCI>"}, entry{"shpc-bar[0]", "child<memory-region>"}), nil
 	case strings.HasPrefix(name, "rp"):
 		return append(list, entry{name, "child<PCIE>"}), nil
 	}

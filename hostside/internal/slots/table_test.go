@@ -1,4 +1,4 @@
-package qmpvm
+package slots
 
 import (
 	"fmt"
@@ -9,28 +9,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func table(buses ...bus) *slotTable {
-	t := newSlotTable()
-	t.merge(t.mark(), buses)
+func table(buses ...Bus) *Table {
+	t := New()
+	t.Merge(t.Mark(), buses)
 	return t
 }
 
-func reserve(t *testing.T, s *slotTable, owner string) string {
+func reserve(t *testing.T, s *Table, owner string) string {
 	t.Helper()
-	got, ok := s.reserve(owner)
+	got, ok := s.Reserve(owner)
 	require.True(t, ok)
 	return got.String()
 }
 
 func TestSlotsOrder(t *testing.T) {
 	s := table(
-		bus{name: "shpc", class: shpcBridge},
-		bus{name: "native", class: nativePort},
-		bus{name: "port", class: acpiPort},
-		bus{name: "wired", class: acpiPort, taken: map[int]string{0: "/bridge"}, wired: map[int]bool{0: true}},
-		bus{name: "br", class: acpiBridge, taken: map[int]string{1: "/x"}},
+		Bus{Name: "shpc", Class: SHPCBridge, NoZero: true},
+		Bus{Name: "native", Class: NativePort},
+		Bus{Name: "port", Class: ACPIPort},
+		Bus{Name: "wired", Class: ACPIPort, Taken: map[int]string{0: "/bridge"}, Wired: map[int]bool{0: true}},
+		Bus{Name: "br", Class: ACPIBridge, NoZero: true, Taken: map[int]string{1: "/x"}},
 	)
-	used, total, acpi := s.counts()
+	used, total, acpi := s.Counts()
 	assert.Equal(t, "1 64 true", fmt.Sprint(used, total, acpi))
 	var got []string
 	for i := range 34 {
@@ -42,94 +42,109 @@ func TestSlotsOrder(t *testing.T) {
 }
 
 func TestSlotsFreedLastIsUsedLast(t *testing.T) {
-	s := table(bus{name: "br", class: acpiBridge})
+	s := table(Bus{Name: "br", Class: ACPIBridge, NoZero: true})
 	assert.Equal(t, "br/01", reserve(t, s, "a"))
 	assert.Equal(t, "br/02", reserve(t, s, "b"))
-	s.release("a")
+	s.Release("a")
 	assert.Equal(t, "br/03", reserve(t, s, "c"))
 	for i := 4; i <= 31; i++ {
 		reserve(t, s, fmt.Sprint(i))
 	}
 	assert.Equal(t, "br/01", reserve(t, s, "d"))
-	_, ok := s.reserve("e")
+	_, ok := s.Reserve("e")
 	assert.False(t, ok)
 }
 
 func TestSlotsMerge(t *testing.T) {
-	look := func(taken map[int]string) bus { return bus{name: "br", class: acpiBridge, taken: taken} }
+	look := func(taken map[int]string) Bus { return Bus{Name: "br", Class: ACPIBridge, NoZero: true, Taken: taken} }
 	t.Run("a plug under way is left alone", func(t *testing.T) {
 		s := table(look(nil))
 		reserve(t, s, "mine")
-		s.merge(s.mark(), []bus{look(nil)})
+		s.Merge(s.Mark(), []Bus{look(nil)})
 		assert.Equal(t, "br/02", reserve(t, s, "other"))
 	})
 	t.Run("what changed after the look began is left alone", func(t *testing.T) {
 		s := table(look(nil))
-		mark := s.mark()
+		mark := s.Mark()
 		reserve(t, s, "mine")
-		s.land("mine")
-		s.merge(mark, []bus{look(nil)})
-		used, _, _ := s.counts()
+		s.Land("mine")
+		s.Merge(mark, []Bus{look(nil)})
+		used, _, _ := s.Counts()
 		assert.Equal(t, 1, used)
-		s.merge(s.mark(), []bus{look(nil)})
-		used, _, _ = s.counts()
+		s.Merge(s.Mark(), []Bus{look(nil)})
+		used, _, _ = s.Counts()
 		assert.Zero(t, used, "a later look counts")
 	})
 	t.Run("others come and go", func(t *testing.T) {
 		s := table(look(nil))
-		s.merge(s.mark(), []bus{look(map[int]string{1: "/x", 2: "/y"})})
+		s.Merge(s.Mark(), []Bus{look(map[int]string{1: "/x", 2: "/y"})})
 		assert.Equal(t, "br/03", reserve(t, s, "mine"))
-		s.release("/y")
-		used, _, _ := s.counts()
+		s.Release("/y")
+		used, _, _ := s.Counts()
 		assert.Equal(t, 2, used)
 	})
 	t.Run("a bridge leaves and comes back", func(t *testing.T) {
 		s := table(look(nil))
-		s.merge(s.mark(), nil)
-		_, ok := s.reserve("mine")
+		s.Merge(s.Mark(), nil)
+		_, ok := s.Reserve("mine")
 		assert.False(t, ok)
-		s.merge(s.mark(), []bus{look(nil)})
+		s.Merge(s.Mark(), []Bus{look(nil)})
 		assert.Equal(t, "br/01", reserve(t, s, "mine"))
 	})
 	t.Run("a refused slot waits for the next look", func(t *testing.T) {
 		s := table(look(nil))
-		got, _ := s.reserve("mine")
-		s.refused(got)
+		got, _ := s.Reserve("mine")
+		s.Refused(got)
 		assert.Equal(t, "br/02", reserve(t, s, "mine"))
-		s.merge(s.mark(), []bus{look(nil)})
-		used, _, _ := s.counts()
+		s.Merge(s.Mark(), []Bus{look(nil)})
+		used, _, _ := s.Counts()
 		assert.Equal(t, 1, used)
 	})
 }
 
+// TestSlotsCancel: a plug found its device in another slot than the one it had reserved.
+func TestSlotsCancel(t *testing.T) {
+	s := table(Bus{Name: "br", Class: ACPIBridge, NoZero: true})
+	got, _ := s.Reserve("mine")
+	s.Merge(s.Mark(), []Bus{{Name: "br", Class: ACPIBridge, NoZero: true, Taken: map[int]string{2: "mine"}}})
+	s.Cancel(got, "mine")
+	used, _, _ := s.Counts()
+	assert.Equal(t, 1, used)
+	s.Release("mine")
+	got, _ = s.Reserve("other")
+	s.Cancel(got, "mine")
+	used, _, _ = s.Counts()
+	assert.Equal(t, 1, used, "it is the other's")
+}
+
 func TestSlotsConcurrent(t *testing.T) {
-	s := table(bus{name: "a", class: acpiBridge}, bus{name: "b", class: acpiBridge})
+	s := table(Bus{Name: "a", Class: ACPIBridge, NoZero: true}, Bus{Name: "b", Class: ACPIBridge, NoZero: true})
 	var wg sync.WaitGroup
 	for i := range 62 {
 		wg.Go(func() {
 			owner := fmt.Sprint(i)
 			for range 100 {
-				got, ok := s.reserve(owner)
+				got, ok := s.Reserve(owner)
 				if assert.True(t, ok) {
 					assert.Equal(t, owner, got.owner)
-					s.release(owner)
+					s.Release(owner)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	used, total, _ := s.counts()
+	used, total, _ := s.Counts()
 	assert.Equal(t, "0 62", fmt.Sprint(used, total))
 }
 
 func BenchmarkSlots(b *testing.B) {
-	var buses []bus
+	var buses []Bus
 	for i := range 14 {
-		buses = append(buses, bus{name: fmt.Sprint("br", i), class: acpiBridge})
+		buses = append(buses, Bus{Name: fmt.Sprint("br", i), Class: ACPIBridge, NoZero: true})
 	}
 	s := table(buses...)
 	for b.Loop() {
-		s.reserve("x")
-		s.release("x")
+		s.Reserve("x")
+		s.Release("x")
 	}
 }

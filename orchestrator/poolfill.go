@@ -1,0 +1,327 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/brfuse/brfuse/internal/failpoint"
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// tendSoon has a pool looked after in the background, until that works.
+func (o *Orchestrator) tendSoon(k poolID) {
+	o.queue.add("tend pool "+k.String(), func(ctx context.Context) error { return o.tend(ctx, k) })
+}
+
+// tendLater is tendSoon for attaches: it ends no pause after an error.
+func (o *Orchestrator) tendLater(k poolID) {
+	o.queue.again("tend pool "+k.String(), func(ctx context.Context) error { return o.tend(ctx, k) })
+}
+
+// tendVM has all pools of a VM looked after.
+func (o *Orchestrator) tendVM(ctx context.Context, vm string) error {
+	list, err := o.poolsOf(ctx, vm+"/")
+	for _, p := range list {
+		o.tendSoon(p.id())
+	}
+	return err
+}
+
+// poolPlan is what a pool has too many of and how many it lacks.
+type poolPlan struct {
+	surplus []pooled
+	missing int
+	// idleAt is when it is to shrink, zero when it is not.
+	idleAt time.Time
+}
+
+// tend unplugs what a pool has too many of, and plugs what it lacks.
+func (o *Orchestrator) tend(ctx context.Context, k poolID) error {
+	for {
+		plan, err := o.plan(ctx, k)
+		if err != nil {
+			return err
+		}
+		if !plan.idleAt.IsZero() {
+			o.pools.wakeAt(k, plan.idleAt, func() { o.tendSoon(k) })
+		}
+		err = forEach(plan.surplus, func(p pooled) error { return o.drainParked(ctx, p) })
+		if err != nil {
+			return err
+		}
+		if plan.missing == 0 && len(plan.surplus) == 0 {
+			o.pools.filled(k, nil)
+			return nil
+		}
+		if plan.missing == 0 {
+			continue
+		}
+		if err := o.seen.usableAgent(k.vm); err != nil {
+			o.pools.filled(k, err)
+			return nil // an event will tell that it is there
+		}
+		if err := o.fill(ctx, k, plan.missing); err != nil {
+			o.pools.filled(k, err)
+			return err
+		}
+	}
+}
+
+func (o *Orchestrator) plan(ctx context.Context, k poolID) (poolPlan, error) {
+	var plan poolPlan
+	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) error {
+		r, found, err := readPool(tx, k)
+		if err != nil {
+			return err
+		}
+		list, err := idle(tx, k.idle(parked), 0)
+		if err != nil {
+			return err
+		}
+		var good []pooled
+		for _, p := range list {
+			if found && p.fits(r) {
+				good = append(good, p)
+			} else {
+				plan.surplus = append(plan.surplus, p)
+			}
+		}
+		limit := r.High
+		if found && len(good) > r.Low {
+			if at := o.pools.idleAt(k, r.Idle); time.Until(at) <= 0 {
+				limit = r.Low
+			} else {
+				plan.idleAt = at
+			}
+		}
+		if found && len(good) > limit {
+			plan.surplus = append(plan.surplus, good[limit:]...)
+		}
+		being, err := tx.Scan(k.idle(filling), 0)
+		plan.missing = max(0, r.Low-len(good)-len(being))
+		return err
+	})
+	return plan, err
+}
+
+// fill plugs n vNICs and parks them, some at a time. It begins no more once one
+// of them has failed.
+func (o *Orchestrator) fill(ctx context.Context, k poolID, n int) error {
+	begin, stop := context.WithCancel(ctx) // those that have begun go on
+	defer stop()
+	room := o.rooms.get(k.vm)
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		if room.awaitQuiet(begin) != nil {
+			break
+		}
+		leave, err := room.enter(begin)
+		if err != nil {
+			break
+		}
+		wg.Go(func() {
+			defer leave()
+			if errs[i] = o.fillOne(ctx, k); errs[i] != nil {
+				stop()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// fillOne plugs a vNIC and parks it, unless the pool has enough. What fails is
+// unplugged.
+func (o *Orchestrator) fillOne(ctx context.Context, k poolID) error {
+	p, unlock, err := o.newPooled(ctx, k)
+	if err != nil || p == nil {
+		return err
+	}
+	defer unlock()
+	err = o.fillSteps(ctx, p)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return err // the orchestrator closes: it is undone after the restart
+	}
+	o.log.Warn("pool is not filled", "pool", k.String(), "vnic", string(p.ID), "error", err)
+	if derr := o.drainLocked(context.WithoutCancel(ctx), p); derr != nil {
+		err = fmt.Errorf("%w; undo: %w", err, derr)
+	}
+	return err
+}
+
+// newPooled writes down a vNIC that is about to be plugged, and locks it. It is
+// nil when the pool has enough.
+func (o *Orchestrator) newPooled(ctx context.Context, k poolID) (*pooled, func(), error) {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
+	defer cancel()
+	for {
+		id := vnic.NewID()
+		unlock, err := o.vnics.Lock(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		var p *pooled
+		rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) (err error) {
+			p, err = o.addPooled(tx, k, id)
+			return err
+		})
+		if err == nil && p != nil {
+			p.rev = rev
+			return p, unlock, nil
+		}
+		unlock()
+		if !errors.Is(err, errIDInUse) {
+			return nil, nil, err
+		}
+	}
+}
+
+// errIDInUse is returned by addPooled when it is to be tried with another id.
+var errIDInUse = errors.New("id in use")
+
+func (o *Orchestrator) addPooled(tx store.Tx, k poolID, id vnic.ID) (*pooled, error) {
+	r, found, err := readPool(tx, k)
+	if err != nil || !found {
+		return nil, err
+	}
+	if n, err := k.stock(tx, r.Low); err != nil || n >= r.Low {
+		return nil, err
+	}
+	if _, err := open(tx, k.vm, k.network); err != nil {
+		return nil, err
+	}
+	if used, err := usedID(tx, id); err != nil || used {
+		return nil, cmp.Or(err, errIDInUse)
+	}
+	p := &pooled{ID: id, VM: k.vm, Network: k.network, MTU: r.MTU, Queues: r.Queues}
+	if p.MAC, err = o.pool.TakeMAC(tx, p.owner(), vnic.MAC{}); err != nil {
+		return nil, err
+	}
+	return p, p.put(tx, filling)
+}
+
+func (o *Orchestrator) fillSteps(ctx context.Context, p *pooled) error {
+	d := o.cfg.Deadlines
+	if err := failpoint.Hit("fill.recorded"); err != nil {
+		return err
+	}
+	err := within(ctx, "plug", d.Plug, func(ctx context.Context) error {
+		port, err := o.cfg.Host.Plug(ctx, vnic.Plug{
+			VM: p.VM, ID: p.ID, Network: p.Network, MAC: p.MAC, MTU: p.MTU, Queues: p.Queues, Parked: true,
+		})
+		p.Slot = port.Slot
+		return err
+	})
+	if err := reached(err, "fill.plugged"); err != nil {
+		return err
+	}
+	if err := reached(o.scrub(ctx, p, d.Move), "fill.retrieved"); err != nil {
+		return err
+	}
+	return reached(o.park(ctx, p), "fill.parked")
+}
+
+// scrub has the guest make a vNIC like new.
+func (o *Orchestrator) scrub(ctx context.Context, p *pooled, limit time.Duration) error {
+	return within(ctx, "retrieve", limit, func(ctx context.Context) error {
+		nic, err := o.cfg.Guest.Retrieve(ctx, p.VM, p.move())
+		p.GuestPCI = cmp.Or(nic.PCI, p.GuestPCI)
+		return err
+	})
+}
+
+// park makes a vNIC that is plugged and like new ready to be taken.
+func (o *Orchestrator) park(ctx context.Context, p *pooled) error {
+	return o.shift(ctx, p, parked, func(tx store.Tx) error {
+		_, found, err := readPool(tx, p.pool())
+		if err == nil && !found {
+			err = fmt.Errorf("pool %s was removed meanwhile: %w", p.pool(), vnic.ErrUnknownPool)
+		}
+		return err
+	})
+}
+
+// within runs fn within limit and names it in its error.
+func within(ctx context.Context, name string, limit time.Duration, fn func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return late(ctx, name, limit, fn(ctx))
+}
+
+// drain unplugs a vNIC of a pool and forgets it, unless an attachment has it. It
+// goes on in the background when that fails.
+func (o *Orchestrator) drain(ctx context.Context, id vnic.ID) error {
+	unlock, err := o.vnics.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := o.readPooled(ctx, id)
+	if err != nil || p == nil || p.State == taken {
+		return err
+	}
+	return o.drainLocked(ctx, p)
+}
+
+// drainParked is drain for one that nobody has taken since it was read.
+func (o *Orchestrator) drainParked(ctx context.Context, p pooled) error {
+	unlock, err := o.vnics.Lock(ctx, p.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return o.drainLocked(ctx, &p)
+}
+
+// drainLocked is drain for who holds the vNIC's lock.
+func (o *Orchestrator) drainLocked(ctx context.Context, p *pooled) error {
+	err := o.shift(ctx, p, draining, nil)
+	if errors.Is(err, errTaken) {
+		return nil // by an attach, or another drained it
+	}
+	if err == nil {
+		err = o.drainSteps(ctx, p)
+	}
+	if err != nil {
+		o.drainSoon(p.ID)
+		return fmt.Errorf("unplug vnic %s of pool %s: %w", p.ID, p.pool(), err)
+	}
+	o.log.Debug("unplugged a vnic of a pool", "pool", p.pool().String(), "vnic", string(p.ID))
+	return nil
+}
+
+func (o *Orchestrator) drainSteps(ctx context.Context, p *pooled) error {
+	if err := failpoint.Hit("drain.recorded"); err != nil {
+		return err
+	}
+	if o.seen.usableAgent(p.VM) == nil {
+		err := within(ctx, "release", o.cfg.Deadlines.Release, func(ctx context.Context) error {
+			return o.cfg.Guest.Release(ctx, p.VM, p.move())
+		})
+		if err != nil {
+			o.log.Debug("guest did not release a vnic of a pool", "vnic", string(p.ID), "error", err)
+		}
+	}
+	err := within(ctx, "unplug", o.cfg.Deadlines.Unplug, func(ctx context.Context) error { return o.unplug(ctx, p.VM, p.ID) })
+	if err := reached(err, "drain.unplugged"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
+	defer cancel()
+	_, err = o.cfg.Store.Update(ctx, func(tx store.Tx) error { return o.forget(tx, *p) })
+	return err
+}
+
+// drainSoon drains in the background, until that works.
+func (o *Orchestrator) drainSoon(id vnic.ID) {
+	o.queue.keep("unplug vnic "+string(id), func(ctx context.Context) error { return o.drain(ctx, id) })
+}
