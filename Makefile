@@ -21,8 +21,13 @@ lint: ## Run the linters
 check: ## Run the linters and all other checks that are no tests
 	scripts/check
 
-bench-attach: deps ## Compare attach and detach with the raw floor, in a real guest (as root)
-	scripts/leaves-nothing go run ./bench/attach
+bench-attach: deps ## Compare attach, detach and the CNI plugin with their floors, cold and by a pool, in real guests (as root)
+	mkdir -p bench/out
+	scripts/leaves-nothing go run ./bench/attach -o bench/out/attach.jsonl
+	cd integration/engines && ../../scripts/leaves-nothing go run ./bench -docker-rounds 0 -o ../../bench/out/cni.jsonl
+	cd bench/plot && go run . -o ../out/performance.svg ../out/attach.jsonl ../out/cni.jsonl
+	@echo
+	@go run ./bench/goals bench/out/attach.jsonl bench/out/cni.jsonl
 
 bench-cni: deps ## Compare the CNI plugin with bridge, portmap and host-device, and Docker's networks, in a real guest (as root)
 	cd integration/engines && ../../scripts/leaves-nothing go run ./bench
@@ -40,7 +45,7 @@ deps: ## Install the Debian packages that the demo and the tests need
 	@scripts/deps
 
 clean: ## Remove what was built; the guest kernel stays in the cache
-	rm -rf bin
+	rm -rf bin bench/out
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // memoryPods is with how many attachments memory is looked at.
@@ -29,15 +28,12 @@ type memory struct {
 // memory attaches many pods at once, looks, and detaches them again.
 func (r *rig) memory(ctx context.Context) (m memory, err error) {
 	m.Attachments = memoryPods
-	pods := make([]string, memoryPods)
-	for i := range pods {
-		pods[i] = fmt.Sprintf("many%d", i)
-		if _, err := r.vm.AddPod(ctx, pods[i]); err != nil {
-			return m, err
-		}
+	pods, err := r.addPods(ctx, "many", memoryPods)
+	if err != nil {
+		return m, err
 	}
 	err = each(pods, func(pod string) error {
-		_, err := r.fused.Attach(ctx, pod)
+		_, err := r.cold.Attach(ctx, pod)
 		return err
 	})
 	if err != nil {
@@ -57,20 +53,9 @@ func (r *rig) memory(ctx context.Context) (m memory, err error) {
 		return m, err
 	}
 	return m, each(pods, func(pod string) error {
-		_, _, err := r.fused.Detach(ctx, pod)
+		_, _, err := r.cold.Detach(ctx, pod)
 		return err
 	})
-}
-
-// each runs fn for all pods at once.
-func each(pods []string, fn func(pod string) error) error {
-	errs := make([]error, len(pods))
-	var wg sync.WaitGroup
-	for i, pod := range pods {
-		wg.Go(func() { errs[i] = fn(pod) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }
 
 // resident returns the resident set size in KiB that a /proc/PID/status tells.

@@ -8,17 +8,40 @@ import (
 	"strings"
 
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/internal/samples"
 	"github.com/brfuse/brfuse/internal/stats"
 )
 
-// goal is the ratio to the floor that brfuse is to have.
+// goal is the ratio to its floor that brfuse is to have.
 const goal = 1.3
+
+// comparisons are those of brfuse with the floor, and of pods at once with pods
+// in turn.
+func comparisons(batches bool) []samples.Comparison {
+	all := []samples.Comparison{
+		{Name: "cold attach / raw floor", Of: attachCold, To: attachFloor, Goal: goal},
+		{Name: "cold detach / raw floor", Of: detachCold, To: detachFloor, Goal: goal},
+		{Name: "warm attach / bare guest move", Of: attachWarm, To: attachBare, Goal: goal},
+		{Name: "detach to pool / bare move back", Of: detachWarm, To: detachBare, Goal: goal},
+	}
+	if !batches {
+		return all
+	}
+	return append(
+		all,
+		samples.Comparison{Name: "16 cold attaches at once / in turn", Of: batchColdAtOnce, To: batchColdSerial},
+		samples.Comparison{Name: "16 warm attaches at once / in turn", Of: batchWarmAtOnce, To: batchWarmSerial},
+		samples.Comparison{Name: "16 cold detaches at once / in turn", Of: batchColdAtOnce + detachPart, To: batchColdSerial + detachPart},
+		samples.Comparison{Name: "16 detaches to pool at once / in turn", Of: batchWarmAtOnce + detachPart, To: batchWarmSerial + detachPart},
+	)
+}
 
 // report is what was found.
 type report struct {
 	env       vmlab.Environment
 	loadAfter string
-	series    map[string][]float64
+	series    map[string][]float64 // in milliseconds
+	ratios    []samples.Ratio
 	memory    memory
 }
 
@@ -34,18 +57,23 @@ func (p *printer) f(format string, args ...any) {
 	}
 }
 
-// print prints the report and tells whether no ratio is above the limit. 0 is
-// no limit.
+// print prints the report and tells whether no ratio that has a goal is above
+// the limit. 0 is no limit.
 func (r report) print(w io.Writer, limit float64) (met bool, err error) {
 	p := &printer{w: w}
 	r.printEnvironment(p)
 	r.printSeries(p)
-	r.printSteps(p, "attach", attachStep)
-	r.printSteps(p, "detach", detachStep)
-	attach := r.printRatio(p, "\nattach", attachFused, attachFloor)
-	detach := r.printRatio(p, "detach", detachFused, detachFloorAll)
+	r.printSteps(p, "a cold attach", attachCold)
+	r.printSteps(p, "a cold detach", detachCold)
+	r.printSteps(p, "a warm attach", attachWarm)
+	r.printSteps(p, "a detach to the pool", detachWarm)
+	r.printBatches(p)
+	p.f("\n")
+	if p.err == nil {
+		p.err = samples.Print(w, r.ratios)
+	}
 	r.printMemory(p)
-	met = limit == 0 || attach <= limit && detach <= limit
+	met = limit == 0 || !slices.ContainsFunc(r.ratios, func(q samples.Ratio) bool { return q.Goal > 0 && q.Value > limit })
 	if !met {
 		p.f("\na ratio is above %g, the limit of -fail-above\n", limit)
 	}
@@ -61,59 +89,80 @@ func (r report) printEnvironment(p *printer) {
 An attach ends when the pod answers a ping, the first of which is sent when the
 host has been told that the pod has its vNIC. The floor's tap, bridge port and
 network backend are made beforehand; it sets an IPv4 and an IPv6 address and no
-routes. brfuse does all of its work within the call, and sets default routes too.
-When its detach returns, nothing is left, on the host either.
+routes. The NIC of the bare move is plugged and its tap is a port of the bridge;
+it is moved, named and set up by one message, gets addresses and default routes
+by another, and goes back by one. brfuse does all of its work within the call.
+When its detach returns, nothing is left, on the host either, or the vNIC is in
+the pool: like new, and out of the bridge.
 `)
 }
 
 func (r report) printSeries(p *printer) {
 	p.head("milliseconds")
-	p.row("attach, floor: device_add until the pod answers", r.series[attachFloor])
-	p.row("  until the guest's report", r.series[attachFloorReport])
-	p.row("    of that: move, rename, up", r.series[attachFloorMove])
-	p.row("    of that: addresses", r.series[attachFloorAddr])
-	p.row("attach, brfuse: call until the pod answers", r.series[attachFused])
-	p.row("  until the call returns", r.series[attachFusedReturn])
-	p.row("detach, floor: device_del until the NIC is gone", r.series[detachFloor])
-	p.row("  until the backend and the tap are gone too", r.series[detachFloorAll])
-	p.row("detach, brfuse: call until it returns", r.series[detachFused])
+	p.row("attach, raw floor: device_add until the pod answers", r.series[attachFloor])
+	p.parts(r.series, attachFloor)
+	p.row("attach, cold: call until the pod answers", r.series[attachCold])
+	p.row("  until the call returns", r.series[attachCold+returnPart])
+	p.row("attach, bare move: order until the pod answers", r.series[attachBare])
+	p.parts(r.series, attachBare)
+	p.row("attach, warm: call until the pod answers", r.series[attachWarm])
+	p.row("  until the call returns", r.series[attachWarm+returnPart])
+	p.row("detach, raw floor: device_del until all is gone", r.series[detachFloor])
+	p.row("  until the NIC is gone", r.series[detachFloor+devicePart])
+	p.row("detach, cold: call until it returns", r.series[detachCold])
+	p.row("detach, bare move back: order until the report", r.series[detachBare])
+	p.row("detach, to the pool: call until it returns", r.series[detachWarm])
+}
+
+// parts prints what the guest tells of an attach by the floor.
+func (p *printer) parts(series map[string][]float64, name string) {
+	p.row("  until the guest's report", series[name+reportPart])
+	p.row("    of that: move, rename, up", series[name+movePart])
+	p.row("    of that: addresses, routes", series[name+addressPart])
 }
 
 // head and row print a table.
 func (p *printer) head(title string) {
-	p.f("\n%-48s%8s%8s%8s%8s%6s\n", title, "median", "p10", "p90", "min", "n")
+	p.f("\n%-52s%8s%9s%9s%8s%6s\n", title, "median", "quart. 1", "quart. 3", "min", "n")
 }
 
-func (p *printer) row(title string, samples []float64) {
-	s := stats.Summarize(samples)
-	p.f("%-48s%8.1f%8.1f%8.1f%8.1f%6d\n", title, s.Median, s.P10, s.P90, s.Min, s.N)
+func (p *printer) row(title string, xs []float64) {
+	s := stats.Summarize(xs)
+	p.f("%-52s%8.1f%9.1f%9.1f%8.1f%6d\n", title, s.Median, s.Q1, s.Q3, s.Min, s.N)
 }
 
-// stepOrder is the order in which the daemon takes its steps.
-var stepOrder = []string{"lease", "prepare", "plug", "appear", "move", "configure", "release", "unplug", "total"}
+// stepOrder is the order in which the daemon takes its steps; those that are not
+// in it come before the others.
+var stepOrder = []string{"lease", "prepare", "plug", "appear", "unpark", "move", "configure", "release", "retrieve", "park", "unplug", "total"}
 
 // printSteps prints the daemon's own timings.
-func (r report) printSteps(p *printer, op, prefix string) {
-	p.head("of that, " + op + " as brfused tells it")
-	names := slices.Collect(maps.Keys(r.series))
-	names = slices.DeleteFunc(names, func(s string) bool { return !strings.HasPrefix(s, prefix) })
+func (r report) printSteps(p *printer, what, series string) {
+	p.head("of " + what + ", as brfused tells it")
+	prefix := series + stepPart
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(r.series)), func(s string) bool { return !strings.HasPrefix(s, prefix) })
 	rank := func(s string) int { return slices.Index(stepOrder, strings.TrimPrefix(s, prefix)) }
-	slices.SortFunc(names, func(a, b string) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(names, func(a, b string) int { return rank(a) - rank(b) })
 	for _, name := range names {
 		p.row("  "+strings.TrimPrefix(name, prefix), r.series[name])
 	}
 }
 
-// printRatio prints and returns the ratio of brfuse to the floor.
-func (r report) printRatio(p *printer, op, b, a string) float64 {
-	q := stats.RatioOfMedians(r.series[b], r.series[a])
-	verdict := "met"
-	if q.Value > goal {
-		verdict = "not met"
+func (r report) printBatches(p *printer) {
+	if len(r.series[batchColdSerial]) == 0 {
+		return
 	}
-	p.f("%s: %.2f times the floor (ratio of medians; within this run, 95 %% confidence interval %.2f to %.2f); goal %g or less: %s\n",
-		op, q.Value, q.Low, q.High, goal, verdict)
-	return q.Value
+	p.head(fmt.Sprintf("%d pods: the calls, until all have returned", batchSize))
+	for _, b := range []struct{ title, series string }{
+		{"cold, in turn", batchColdSerial},
+		{"cold, at once", batchColdAtOnce},
+		{"warm, in turn", batchWarmSerial},
+		{"warm, at once", batchWarmAtOnce},
+	} {
+		p.row("attach, "+b.title, r.series[b.series])
+		p.row("  each", r.series[b.series+eachPart])
+		p.row("detach, "+b.title, r.series[b.series+detachPart])
+		p.row("  each", r.series[b.series+detachEachPart])
+	}
 }
 
 func (r report) printMemory(p *printer) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,43 +11,53 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/internal/samples"
 )
 
 // filled returns a report of two rounds after one to warm up.
-func filled(t *testing.T) report {
+func filled(t *testing.T, batches bool) report {
 	t.Helper()
-	rec, err := newRecorder("")
+	rec, err := samples.Create("")
 	require.NoError(t, err)
-	for round, ms := range map[int]time.Duration{-1: 1000, 0: 50, 1: 60} {
-		rec.begin(round)
-		rec.add(attachFloor, ms*time.Millisecond)
-		rec.add(attachFloorReport, (ms-1)*time.Millisecond)
-		rec.add(attachFloorMove, 12*time.Millisecond)
-		rec.add(attachFloorAddr, time.Millisecond)
-		rec.add(attachFused, 2*ms*time.Millisecond)
-		rec.add(attachFusedReturn, (2*ms-1)*time.Millisecond)
-		rec.add(attachStep+"total", (2*ms-2)*time.Millisecond)
-		rec.add(attachStep+"lease", 3*time.Millisecond)
-		rec.add(detachFloor, 100*time.Millisecond)
-		rec.add(detachFloorAll, 115*time.Millisecond)
-		rec.add(detachFused, 125*time.Millisecond)
-		rec.add(detachStep+"unplug", 110*time.Millisecond)
+	for round, ms := range []time.Duration{1000, 50, 60} {
+		rec.Begin(round)
+		for i, series := range []string{attachFloor, attachCold, attachBare, attachWarm, detachFloor, detachCold, detachBare, detachWarm} {
+			took := ms * time.Duration(1+i%2) * time.Millisecond
+			rec.Add(series, took)
+			for j, part := range []string{devicePart, reportPart, movePart, addressPart, returnPart, stepPart + "total", stepPart + "lease"} {
+				rec.Add(series+part, took/time.Duration(2+j))
+			}
+		}
+		if !batches {
+			continue
+		}
+		for i, series := range []string{batchColdSerial, batchColdAtOnce, batchWarmSerial, batchWarmAtOnce} {
+			for j, part := range []string{"", eachPart, detachPart, detachEachPart} {
+				rec.Add(series+part, ms*time.Duration(10-i)*time.Duration(10-j)*time.Millisecond)
+			}
+		}
 	}
-	return report{
+	r := report{
 		env: vmlab.Environment{
 			Brfuse: "v1", Kernel: "6.1", CPUs: 2, Load: "1 2 3", QEMU: "7.2.0", Accel: "tcg",
 			GuestKernel: "6.0", GuestCPUs: 1, Go: "go1.26",
 		},
-		loadAfter: "4 5 6", series: rec.series,
+		loadAfter: "4 5 6", series: rec.Series,
 		memory: memory{Attachments: 20, Daemon: 30 << 10, Agent: 10<<10 + 512},
 	}
+	for _, c := range comparisons(batches) {
+		q, err := rec.Compare(c)
+		require.NoError(t, err)
+		r.ratios = append(r.ratios, q)
+	}
+	return r
 }
 
 func TestReport(t *testing.T) {
 	want, err := os.ReadFile(filepath.Join("testdata", "report.txt"))
 	require.NoError(t, err)
 	var out strings.Builder
-	met, err := filled(t).print(&out, 0)
+	met, err := filled(t, true).print(&out, 0)
 	require.NoError(t, err)
 	assert.True(t, met, "without a limit")
 	assert.Equal(t, string(want), out.String())
@@ -59,10 +68,10 @@ func TestReportLimit(t *testing.T) {
 		name  string
 		limit float64
 		met   bool
-	}{{"none", 0, true}, {"above both", 2.1, true}, {"below one", 1.5, false}, {"below both", 1.1, false}} {
+	}{{"none", 0, true}, {"above all", 2.1, true}, {"below all", 1.5, false}} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out strings.Builder
-			met, err := filled(t).print(&out, tc.limit)
+			met, err := filled(t, true).print(&out, tc.limit)
 			require.NoError(t, err)
 			assert.Equal(t, tc.met, met)
 			assert.Equal(t, !tc.met, strings.Contains(out.String(), "limit of -fail-above"))
@@ -70,25 +79,12 @@ func TestReportLimit(t *testing.T) {
 	}
 }
 
-func TestRecorderFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "samples")
-	rec, err := newRecorder(file)
+func TestReportWithoutBatches(t *testing.T) {
+	var out strings.Builder
+	_, err := filled(t, false).print(&out, 0)
 	require.NoError(t, err)
-	rec.begin(-1)
-	rec.add("a", 5)
-	rec.begin(0)
-	rec.add("a", 6)
-	require.NoError(t, rec.close())
-	raw, err := os.ReadFile(file)
-	require.NoError(t, err)
-	var got []sample
-	for line := range strings.Lines(string(raw)) {
-		var s sample
-		require.NoError(t, json.Unmarshal([]byte(line), &s))
-		got = append(got, s)
-	}
-	assert.Equal(t, []sample{{"a", 0, 5}, {"a", 1, 6}}, got)
-	assert.Len(t, rec.series["a"], 1, "a round to warm up counts for nothing")
+	assert.NotContains(t, out.String(), "at once")
+	assert.Contains(t, out.String(), "detach to pool / bare move back")
 }
 
 func TestResident(t *testing.T) {
@@ -105,9 +101,10 @@ func TestParse(t *testing.T) {
 		want options
 		err  string
 	}{
-		{args: "", want: options{rounds: 30, cpus: 1}},
-		{args: "-rounds 5 -cpus 2 -o x -fail-above 1.3", want: options{rounds: 5, cpus: 2, out: "x", failAbove: 1.3}},
+		{args: "", want: options{rounds: 30, batches: 10, cpus: 1}},
+		{args: "-rounds 5 -batches 0 -cpus 2 -o x -fail-above 1.3", want: options{rounds: 5, cpus: 2, out: "x", failAbove: 1.3}},
 		{args: "-rounds 0", err: "-rounds 0 is not in 1-10000"},
+		{args: "-batches -1", err: "-batches -1 is not in 0-10000"},
 		{args: "-cpus 0", err: "-cpus 0 is less than 1"},
 		{args: "-fail-above -1", err: "-fail-above -1 is negative"},
 		{args: "more", err: `unexpected argument "more"`},
@@ -126,5 +123,6 @@ func TestParse(t *testing.T) {
 }
 
 func TestLimitOfDefaults(t *testing.T) {
-	assert.LessOrEqual(t, options{rounds: 30}.limit(), 5*time.Minute)
+	assert.Equal(t, setUpLimit+33*roundLimit, options{rounds: 30}.limit())
+	assert.LessOrEqual(t, options{rounds: 30, batches: 10}.limit(), 15*time.Minute)
 }

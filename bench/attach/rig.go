@@ -15,13 +15,21 @@ import (
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
-// Pods in the guest, one for each of the two that are compared.
+// Pods in the guest, one for the floor and one for brfuse.
 const (
 	floorPod = "floor"
 	fusedPod = "fused"
 )
 
-// rig is a guest with both of what is compared.
+// slots are for how many vNICs the guest has slots: a batch by the pool and one
+// beside it, and the floor's.
+const slots = 62
+
+// spareSlot is that of the floor's NIC that waits: the last of the first bridge,
+// which brfuse fills from the other end.
+const spareSlot = "brf-br1/1f"
+
+// rig is a guest with all of what is compared.
 type rig struct {
 	lab   *vmlab.Lab
 	dir   string
@@ -30,7 +38,8 @@ type rig struct {
 	agent *vmlab.GuestProcess
 	ping  *echo.Pinger
 	floor *floor.Floor
-	fused *fused.Fused
+	cold  *fused.Fused // by a network without a pool
+	warm  *fused.Fused // by one that has one, once the rounds begin
 }
 
 // newRig boots the guest and starts all that is in it and around it.
@@ -68,29 +77,44 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 	if err := r.site.StartDaemon(ctx); err != nil {
 		return err
 	}
-	r.fused, err = fused.New(ctx, r.site, r.vm, netip.MustParsePrefix("10.232.0.0/16"), netip.MustParsePrefix("fd00:232::/64"))
-	if err != nil {
+	if err := r.connect(ctx); err != nil {
 		return err
 	}
 	if r.agent, err = r.vm.Find(ctx, filepath.Base(site.AgentPath)); err != nil {
 		return err
 	}
-	slot, err := r.slot(ctx)
+	where, err := r.slot(ctx)
 	if err != nil {
 		return err
 	}
+	return r.floor.Use(where)
+}
+
+// connect makes the floor, and the networks of brfuse when its NIC is there.
+func (r *rig) connect(ctx context.Context) (err error) {
 	r.floor, err = floor.New(ctx, floor.Config{
-		VM: r.vm, Net: r.site.Net.NS(), Socket: r.portPath(), Pod: floorPod, Slot: slot,
+		VM: r.vm, Net: r.site.Net.NS(), Socket: r.portPath(), Pod: floorPod, Spare: spareSlot,
 		Subnet: netip.MustParsePrefix("10.231.0.0/16"), Prefix: netip.MustParsePrefix("fd00:231::/64"),
 	})
+	if err != nil {
+		return err
+	}
+	if err := r.site.AddVM(ctx, r.vm); err != nil {
+		return fmt.Errorf("%w\n--- brfused:\n%s", err, r.site.LogTail())
+	}
+	r.cold, err = fused.New(ctx, r.site, r.vm.Name(), "cold", netip.MustParsePrefix("10.232.0.0/16"), netip.MustParsePrefix("fd00:232::/64"))
+	if err != nil {
+		return err
+	}
+	r.warm, err = fused.New(ctx, r.site, r.vm.Name(), "warm", netip.MustParsePrefix("10.233.0.0/16"), netip.MustParsePrefix("fd00:233::/64"))
 	return err
 }
 
 // slot returns a slot that brfuse uses.
 func (r *rig) slot(ctx context.Context) (string, error) {
-	a, err := r.fused.Attach(ctx, fusedPod)
+	a, err := r.cold.Attach(ctx, fusedPod)
 	if err == nil {
-		_, _, err = r.fused.Detach(ctx, fusedPod)
+		_, _, err = r.cold.Detach(ctx, fusedPod)
 	}
 	return a.Slot, err
 }
@@ -100,7 +124,7 @@ func (r *rig) portPath() string { return filepath.Join(r.dir, "bench.port") }
 
 // boot boots the guest, with the agent running, and makes both pods.
 func (r *rig) boot(ctx context.Context, cpus int) (err error) {
-	cfg := vmlab.Config{Name: "bench", CPUs: cpus, ExtraArgs: floor.QEMUArgs(r.portPath())}
+	cfg := vmlab.Config{Name: "bench", CPUs: cpus, VNICs: slots, ExtraArgs: floor.QEMUArgs(r.portPath())}
 	if r.vm, err = r.site.BootConfig(ctx, cfg); err != nil {
 		return err
 	}
@@ -118,8 +142,10 @@ func (r *rig) close() error {
 	if r.floor != nil {
 		errs = append(errs, r.floor.Close())
 	}
-	if r.fused != nil {
-		errs = append(errs, r.fused.Close())
+	for _, f := range []*fused.Fused{r.cold, r.warm} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	if r.ping != nil {
 		errs = append(errs, r.ping.Close())

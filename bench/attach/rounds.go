@@ -8,51 +8,70 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/brfuse/brfuse/bench/internal/fused"
+	"github.com/brfuse/brfuse/internal/samples"
 )
 
-// Names of series. Those of the daemon's steps are attachStep and detachStep
-// with the step's name behind it.
+// Names of series. What is behind them tells of a part of it, in the daemon's
+// words behind stepPart.
 const (
-	attachFloor       = "attach/floor"
-	attachFloorReport = "attach/floor/report"
-	attachFloorMove   = "attach/floor/move"
-	attachFloorAddr   = "attach/floor/address"
-	attachFused       = "attach/brfuse"
-	attachFusedReturn = "attach/brfuse/return"
-	attachStep        = "attach/brfuse/step/"
-	detachFloor       = "detach/floor"
-	detachFloorAll    = "detach/floor/all"
-	detachFused       = "detach/brfuse"
-	detachStep        = "detach/brfuse/step/"
+	attachFloor = "attach/floor"
+	attachBare  = "attach/bare"
+	attachCold  = "attach/cold"
+	attachWarm  = "attach/warm"
+	detachFloor = "detach/floor"
+	detachBare  = "detach/bare"
+	detachCold  = "detach/cold"
+	detachWarm  = "detach/warm"
+
+	devicePart  = "/device" // of the floor's detach: until the NIC is gone
+	reportPart  = "/report" // until the guest's report
+	movePart    = "/move"
+	addressPart = "/address"
+	returnPart  = "/return" // until the call returns
+	stepPart    = "/step/"
 )
 
 // rest is the time between two measurements, for what is still going on in the
 // guest after the one before.
 const rest = 100 * time.Millisecond
 
-// rounds measures both in each round, and another one first each time.
-func (r *rig) rounds(ctx context.Context, n int, rec *recorder, progress io.Writer) error {
-	for i := -warmUps; i < n; i++ {
-		rec.begin(i)
-		both := []func(context.Context, *recorder) error{r.measureFloor, r.measureFused}
-		if i%2 != 0 {
-			both[0], both[1] = both[1], both[0]
-		}
-		for _, measure := range both {
-			if err := measure(ctx, rec); err != nil {
-				return fmt.Errorf("round %d: %w", i+1, err)
+// measurement adds some samples of one round.
+type measurement func(context.Context, *samples.Recorder) error
+
+// rounds measures one attach and detach of each kind in each round, and another
+// kind first each time. Meanwhile there is one vNIC in the pool.
+func (r *rig) rounds(ctx context.Context, n int, rec *samples.Recorder, progress io.Writer) error {
+	if err := r.warm.FillPool(ctx, 1); err != nil {
+		return err
+	}
+	all := []measurement{r.measureFloor, r.measureCold, r.measureBare, r.measureWarm}
+	if err := rotate(ctx, "round", n, warmUps, all, rec, progress); err != nil {
+		return err
+	}
+	return r.warm.CheckPool(ctx, 1)
+}
+
+// rotate takes all measurements in each of n rounds, after some to warm up.
+func rotate(ctx context.Context, what string, n, warmUps int, all []measurement, rec *samples.Recorder, progress io.Writer) error {
+	for i := 1 - warmUps; i <= n; i++ {
+		rec.Begin(i)
+		for j := range all {
+			if err := all[(i+warmUps+j)%len(all)](ctx, rec); err != nil {
+				return fmt.Errorf("%s %d: %w", what, i, err)
 			}
 		}
-		if (i+1)%10 == 0 && i > 0 {
-			fmt.Fprintf(progress, "%d of %d rounds\n", i+1, n)
+		if i > 0 && i%10 == 0 {
+			fmt.Fprintf(progress, "%d of %d %ss\n", i, n, what)
 		}
 	}
 	return nil
 }
 
-// measureFloor attaches and detaches by the least that does it. The agent is
-// stopped meanwhile: it follows the guest's links, and would slow down the floor.
-func (r *rig) measureFloor(ctx context.Context, rec *recorder) (err error) {
+// alone does something while the agent is stopped: it follows the guest's links,
+// and would slow down the floor.
+func (r *rig) alone(ctx context.Context, rec *samples.Recorder, do measurement) (err error) {
 	if err := r.agent.Signal(ctx, syscall.SIGSTOP); err != nil {
 		return err
 	}
@@ -64,69 +83,113 @@ func (r *rig) measureFloor(ctx context.Context, rec *recorder) (err error) {
 	if err := pause(ctx); err != nil {
 		return err
 	}
-	if err := r.floor.Prepare(ctx); err != nil {
-		return err
-	}
-	start := time.Now()
-	addr, t, err := r.floor.Attach(ctx)
-	rec.add(attachFloorReport, time.Since(start))
-	if err == nil {
-		err = r.answer(ctx, rec, attachFloor, start, addr)
-	}
-	if err != nil {
-		return fmt.Errorf("attach by the floor: %w", err)
-	}
-	rec.add(attachFloorMove, t.Move)
-	rec.add(attachFloorAddr, t.Address)
-	if err := pause(ctx); err != nil {
-		return err
-	}
-	device, all, err := r.floor.Detach(ctx)
-	if err != nil {
-		return fmt.Errorf("detach by the floor: %w", err)
-	}
-	rec.add(detachFloor, device)
-	rec.add(detachFloorAll, all)
-	return nil
+	return do(ctx, rec)
+}
+
+// measureFloor plugs and unplugs by the least that does it.
+func (r *rig) measureFloor(ctx context.Context, rec *samples.Recorder) error {
+	return r.alone(ctx, rec, func(ctx context.Context, rec *samples.Recorder) error {
+		if err := r.floor.Prepare(ctx); err != nil {
+			return err
+		}
+		start := time.Now()
+		addr, t, err := r.floor.Attach(ctx)
+		rec.Add(attachFloor+reportPart, time.Since(start))
+		if err == nil {
+			err = r.answer(ctx, rec, attachFloor, start, addr)
+		}
+		if err != nil {
+			return fmt.Errorf("attach by the floor: %w", err)
+		}
+		rec.Add(attachFloor+movePart, t.Move)
+		rec.Add(attachFloor+addressPart, t.Address)
+		if err := pause(ctx); err != nil {
+			return err
+		}
+		device, all, err := r.floor.Detach(ctx)
+		if err != nil {
+			return fmt.Errorf("detach by the floor: %w", err)
+		}
+		rec.Add(detachFloor+devicePart, device)
+		rec.Add(detachFloor, all)
+		return nil
+	})
+}
+
+// measureBare moves a NIC that waits, and moves it back, by the least that does it.
+func (r *rig) measureBare(ctx context.Context, rec *samples.Recorder) error {
+	return r.alone(ctx, rec, func(ctx context.Context, rec *samples.Recorder) error {
+		if err := r.floor.PrepareMove(ctx); err != nil {
+			return err
+		}
+		start := time.Now()
+		addr, t, err := r.floor.Move(ctx)
+		rec.Add(attachBare+reportPart, time.Since(start))
+		if err == nil {
+			err = r.answer(ctx, rec, attachBare, start, addr)
+		}
+		if err != nil {
+			return fmt.Errorf("bare move: %w", err)
+		}
+		rec.Add(attachBare+movePart, t.Move)
+		rec.Add(attachBare+addressPart, t.Address)
+		if err := pause(ctx); err != nil {
+			return err
+		}
+		took, err := r.floor.MoveBack(ctx)
+		if err != nil {
+			return fmt.Errorf("bare move: %w", err)
+		}
+		rec.Add(detachBare, took)
+		return nil
+	})
+}
+
+func (r *rig) measureCold(ctx context.Context, rec *samples.Recorder) error {
+	return r.measureFused(ctx, rec, r.cold, attachCold, detachCold)
+}
+
+func (r *rig) measureWarm(ctx context.Context, rec *samples.Recorder) error {
+	return r.measureFused(ctx, rec, r.warm, attachWarm, detachWarm)
 }
 
 // measureFused attaches and detaches by brfuse.
-func (r *rig) measureFused(ctx context.Context, rec *recorder) error {
+func (r *rig) measureFused(ctx context.Context, rec *samples.Recorder, f *fused.Fused, attach, detach string) error {
 	if err := pause(ctx); err != nil {
 		return err
 	}
 	start := time.Now()
-	a, err := r.fused.Attach(ctx, fusedPod)
-	rec.add(attachFusedReturn, time.Since(start))
+	a, err := f.Attach(ctx, fusedPod)
+	rec.Add(attach+returnPart, time.Since(start))
 	if err == nil {
-		err = r.answer(ctx, rec, attachFused, start, a.Addr)
+		err = r.answer(ctx, rec, attach, start, a.Addr)
 	}
 	if err != nil {
 		return err
 	}
 	for _, s := range a.Steps {
-		rec.add(attachStep+s.Name, s.Took)
+		rec.Add(attach+stepPart+s.Name, s.Took)
 	}
 	if err := pause(ctx); err != nil {
 		return err
 	}
-	took, steps, err := r.fused.Detach(ctx, fusedPod)
+	took, steps, err := f.Detach(ctx, fusedPod)
 	if err != nil {
 		return err
 	}
-	rec.add(detachFused, took)
+	rec.Add(detach, took)
 	for _, s := range steps {
-		rec.add(detachStep+s.Name, s.Took)
+		rec.Add(detach+stepPart+s.Name, s.Took)
 	}
 	return nil
 }
 
 // answer records how long it was from start until a pod answered. It is the end
 // of an attach, however it was made.
-func (r *rig) answer(ctx context.Context, rec *recorder, series string, start time.Time, pod netip.Addr) error {
+func (r *rig) answer(ctx context.Context, rec *samples.Recorder, series string, start time.Time, pod netip.Addr) error {
 	at, err := r.ping.First(ctx, pod)
 	if err == nil {
-		rec.add(series, at.Sub(start))
+		rec.Add(series, at.Sub(start))
 	}
 	return err
 }

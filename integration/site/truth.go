@@ -8,12 +8,14 @@ import (
 	"strings"
 	"time"
 
+	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
 // Attachment is what the command line's JSON has of one.
 type Attachment struct {
 	ID        string            `json:"id"`
+	Device    string            `json:"device"`
 	Pod       string            `json:"pod"`
 	Interface string            `json:"interface"`
 	Phase     string            `json:"phase"`
@@ -21,6 +23,7 @@ type Attachment struct {
 	Addresses []string          `json:"addresses"`
 	Labels    map[string]string `json:"labels"`
 	Tap       string            `json:"tap"`
+	Slot      string            `json:"slot"`
 	GuestPCI  string            `json:"guestPci"`
 	Timings   []struct {
 		Step string `json:"step"`
@@ -46,28 +49,38 @@ func (s *Site) List(ctx context.Context) ([]Attachment, error) {
 	return res.Attachments, err
 }
 
-// Truths are the ids that each place has, looked up without brfuse: by QEMU's
-// other monitor, ip, nft, and what the guest's kernel has.
+// Truths are the ids of vNICs that each place has, looked up without brfuse: by
+// QEMU's other monitor, ip, nft, and what the guest's kernel has.
 type Truths struct {
-	Store   []string
+	Store   []string // those of attachments
+	Parked  int      // how many more pools have
 	Devices []string // in QEMU
 	Netdevs []string // in QEMU
 	Taps    []string
+	Up      []string // taps that are up
 	Ports   []string // of bridges
 	Rules   []string // taps with rules
 	MACs    int      // virtio NICs in the guest, in any namespace
 }
 
 func (tr Truths) String() string {
-	return fmt.Sprintf("store %v, devices %v, netdevs %v, taps %v, bridge ports %v, rules %v, NICs in the guest %d",
-		tr.Store, tr.Devices, tr.Netdevs, tr.Taps, tr.Ports, tr.Rules, tr.MACs)
+	return fmt.Sprintf("store %v, %d parked, devices %v, netdevs %v, taps %v, up %v, bridge ports %v, rules %v, NICs in the guest %d",
+		tr.Store, tr.Parked, tr.Devices, tr.Netdevs, tr.Taps, tr.Up, tr.Ports, tr.Rules, tr.MACs)
 }
 
-// Agree tells whether all places have the same.
+// Agree tells whether all places have the same: QEMU, host and guest the vNICs of
+// attachments and those that are parked, bridges and rules the former only.
 func (tr Truths) Agree() bool {
-	want := tr.Store
-	return slices.Equal(tr.Devices, want) && slices.Equal(tr.Netdevs, want) && slices.Equal(tr.Taps, want) &&
-		slices.Equal(tr.Ports, want) && slices.Equal(tr.Rules, want) && tr.MACs == len(want)
+	if len(tr.Devices) != len(tr.Store)+tr.Parked || tr.MACs != len(tr.Devices) {
+		return false
+	}
+	for _, id := range tr.Store {
+		if !slices.Contains(tr.Devices, id) {
+			return false
+		}
+	}
+	return slices.Equal(tr.Netdevs, tr.Devices) && slices.Equal(tr.Taps, tr.Devices) &&
+		slices.Equal(tr.Up, tr.Store) && slices.Equal(tr.Ports, tr.Store) && slices.Equal(tr.Rules, tr.Store)
 }
 
 // LookAround asks all places. A guest that is gone has nothing.
@@ -77,26 +90,15 @@ func (s *Site) LookAround(ctx context.Context, vm *vmlab.VM) (tr Truths, err err
 		return tr, err
 	}
 	for _, a := range atts {
-		tr.Store = append(tr.Store, a.ID)
+		tr.Store = append(tr.Store, a.Device)
 	}
 	slices.Sort(tr.Store)
-	links, err := s.Output(ctx, "ip", "-o", "link")
-	if err != nil {
+	if tr.Parked, err = s.parked(ctx, vm.Name()); err != nil {
 		return tr, err
 	}
-	for line := range strings.Lines(links) {
-		name := strings.Trim(strings.Fields(line)[1], ":")
-		id, ok := strings.CutPrefix(name, "brf")
-		if !ok {
-			continue
-		}
-		tr.Taps = append(tr.Taps, id)
-		if strings.Contains(line, " master ") {
-			tr.Ports = append(tr.Ports, id)
-		}
+	if err := tr.askHost(ctx, s); err != nil {
+		return tr, err
 	}
-	slices.Sort(tr.Taps)
-	slices.Sort(tr.Ports)
 	if tr.Rules, err = s.RuleIDs(ctx); err != nil {
 		return tr, err
 	}
@@ -111,6 +113,54 @@ func (s *Site) LookAround(ctx context.Context, vm *vmlab.VM) (tr Truths, err err
 	nics, err := vm.Output(ctx, "sh", "-c", "for d in /sys/bus/virtio/drivers/virtio_net/virtio*; do [ -e $d ] && echo $d; done; true")
 	tr.MACs = len(strings.Fields(nics))
 	return tr, err
+}
+
+// parked returns how many vNICs the pools of a VM have that no attachment has. One
+// that is on its way is an error.
+func (s *Site) parked(ctx context.Context, vm string) (n int, err error) {
+	cl, err := s.Client()
+	if err != nil {
+		return 0, err
+	}
+	res, err := cl.ListPools(ctx, &brfusev1.ListPoolsRequest{})
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range res.GetPools() {
+		if p.GetVm() != vm {
+			continue
+		}
+		if n += int(p.GetParked()); p.GetFilling() != 0 {
+			return n, fmt.Errorf("pool of network %s is being filled", p.GetNetwork())
+		}
+	}
+	return n, nil
+}
+
+// askHost looks at the links of the daemon's namespace.
+func (tr *Truths) askHost(ctx context.Context, s *Site) error {
+	links, err := s.Output(ctx, "ip", "-o", "link")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(links) {
+		fields := strings.Fields(line)
+		id, ok := strings.CutPrefix(strings.Trim(fields[1], ":"), "brf")
+		if !ok {
+			continue
+		}
+		tr.Taps = append(tr.Taps, id)
+		if slices.Contains(strings.Split(strings.Trim(fields[2], "<>"), ","), "UP") {
+			tr.Up = append(tr.Up, id)
+		}
+		if strings.Contains(line, " master ") {
+			tr.Ports = append(tr.Ports, id)
+		}
+	}
+	slices.Sort(tr.Taps)
+	slices.Sort(tr.Up)
+	slices.Sort(tr.Ports)
+	return nil
 }
 
 // Output runs a command in the daemon's namespace, which has to succeed.

@@ -38,6 +38,9 @@ type Config struct {
 	CPUs int
 	// VNICs is for how many hotplugged vNICs there are slots. Default: 31.
 	VNICs int
+	// Reboots has QEMU boot the guest again when it reboots, panics or is reset.
+	// Default: QEMU ends then.
+	Reboots bool
 	// Append is added to the kernel's command line.
 	Append string
 	// Libvirt has the guest run as a domain of that libvirtd. Default: QEMU is started
@@ -48,6 +51,9 @@ type Config struct {
 	// BootTimeout is how long the guest has until it answers. Default: two
 	// minutes; it takes 2 s under software emulation, and 20 on a very busy machine.
 	BootTimeout time.Duration
+
+	// twin is added to the names of files: those of a QEMU that a guest moves to.
+	twin string
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -73,7 +79,7 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // file is the path of one of the VM's files.
-func (c Config) file(kind string) string { return filepath.Join(c.Dir, c.Name+"."+kind) }
+func (c Config) file(kind string) string { return filepath.Join(c.Dir, c.Name+c.twin+"."+kind) }
 
 // Descriptors that QEMU inherits, beside the standard ones.
 const (
@@ -93,13 +99,16 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 	args := []string{
 		"-name", c.Name, "-M", "q35",
 		"-m", strconv.Itoa(c.Mem), "-smp", strconv.Itoa(c.CPUs),
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", kernel, "-initrd", c.Initrd, "-append", c.cmdline(),
 		"-chardev", "file,id=console,append=on,path=" + c.file("serial"), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=labqmp,fd=%d", monFD), "-mon", "labqmp,mode=control",
 		"-device", "virtio-serial-pci,id=lab",
 		"-chardev", fmt.Sprintf("socket,id=labport,fd=%d", labFD),
 		"-device", "virtserialport,bus=lab.0,chardev=labport,name=org.brfuse.lab.0",
+	}
+	if !c.Reboots {
+		args = append(args, "-no-reboot")
 	}
 	if c.Disk != "" {
 		args = append(args, "-drive", "if=virtio,format=raw,snapshot="+onOff(!c.KeepWrites)+",file="+c.Disk)

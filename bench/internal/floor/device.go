@@ -22,12 +22,24 @@ import (
 // would take them for its own.
 const (
 	bridgeName = "floor"
-	tapName    = "floortap"
-	netdevID   = "floornet"
-	deviceID   = "floornic"
-	slotBus    = "brf-br1" // of vmlab's guests
-	slotAddr   = "0x1"     // where brfuse plugs its first, too
+	plugged    = "floor"
+	waiting    = "spare"
 )
+
+func tapName(nic string) string  { return nic + "tap" }
+func netdevID(nic string) string { return nic + "net" }
+func deviceID(nic string) string { return nic + "nic" }
+
+// slot is a place for a device.
+type slot struct{ bus, device string }
+
+func parseSlot(s string) (slot, error) {
+	bus, device, ok := strings.Cut(s, "/")
+	if !ok {
+		return slot{}, fmt.Errorf("slot %q is not BUS/DEVICE", s)
+	}
+	return slot{bus, device}, nil
+}
 
 // args are the arguments of a QMP command.
 type args map[string]any
@@ -47,7 +59,7 @@ func (f *Floor) openBridge() (err error) {
 		return err
 	}
 	addrs := []netip.Prefix{
-		netip.PrefixFrom(f.addr4, f.cfg.Subnet.Bits()), netip.PrefixFrom(f.addr6, f.cfg.Prefix.Bits()),
+		netip.PrefixFrom(f.gw4, f.cfg.Subnet.Bits()), netip.PrefixFrom(f.gw6, f.cfg.Prefix.Bits()),
 	}
 	if err := f.nl.SetHostAddrs(f.bridge, addrs); err != nil {
 		return err
@@ -55,34 +67,35 @@ func (f *Floor) openBridge() (err error) {
 	return f.nl.SetLinkUp(f.bridge)
 }
 
-// prepareHost makes the tap a port of the bridge and the network backend of it.
-func (f *Floor) prepareHost(ctx context.Context) (err error) {
+// prepareHost makes a NIC's tap a port of the bridge and the network backend of it.
+func (f *Floor) prepareHost(ctx context.Context, nic string, mac vnic.MAC) (err error) {
+	name := tapName(nic)
 	var files []*os.File
 	err = f.cfg.Net.Do(func() (err error) {
-		if files, err = rtnl.OpenTap(tapName, 1); err != nil {
+		if files, err = rtnl.OpenTap(name, 1); err != nil {
 			return err
 		}
-		return quiet(tapName)
+		return quiet(name)
 	})
 	defer func() { err = errors.Join(err, rtnl.CloseFiles(files)) }() // QEMU has its own
 	if err != nil {
 		return err
 	}
-	tap, err := f.nl.HostLink(tapName)
+	tap, err := f.nl.HostLink(name)
 	if err != nil {
 		return err
 	}
-	if err := f.nl.JoinBridge(tap, f.bridge, f.mac); err != nil {
+	if err := f.nl.JoinBridge(tap, f.bridge, mac); err != nil {
 		return err
 	}
 	if err := f.nl.SetLinkUp(tap); err != nil {
 		return err
 	}
 	mon := f.cfg.VM.Monitor()
-	if _, err := mon.Do(ctx, "getfd", args{"fdname": tapName}, files[0]); err != nil {
+	if _, err := mon.Do(ctx, "getfd", args{"fdname": name}, files[0]); err != nil {
 		return err
 	}
-	_, err = mon.Do(ctx, "netdev_add", args{"type": "tap", "id": netdevID, "fd": tapName})
+	_, err = mon.Do(ctx, "netdev_add", args{"type": "tap", "id": netdevID(nic), "fd": name})
 	return err
 }
 
@@ -98,10 +111,10 @@ func quiet(tap string) error {
 
 // plug plugs a NIC such as brfuse plugs. The guest has yet to see it when plug
 // returns.
-func (f *Floor) plug(ctx context.Context) error {
+func (f *Floor) plug(ctx context.Context, nic string, mac vnic.MAC, at slot) error {
 	_, err := f.cfg.VM.Monitor().Do(ctx, "device_add", args{
-		"driver": "virtio-net-pci", "id": deviceID, "netdev": netdevID, "mac": f.mac.String(),
-		"bus": f.bus, "addr": f.device, "vectors": 4, "host_mtu": vnic.DefaultMTU,
+		"driver": "virtio-net-pci", "id": deviceID(nic), "netdev": netdevID(nic), "mac": mac.String(),
+		"bus": at.bus, "addr": at.device, "vectors": 4, "host_mtu": vnic.DefaultMTU,
 		"disable-legacy": "on", "romfile": "",
 	})
 	return err
@@ -112,7 +125,7 @@ func (f *Floor) plug(ctx context.Context) error {
 func unplugged(ev vmlab.Event) bool {
 	var data struct{ Path string }
 	return ev.Name == "DEVICE_DELETED" && json.Unmarshal(ev.Data, &data) == nil &&
-		strings.HasPrefix(data.Path, "/machine/peripheral/"+deviceID)
+		strings.HasPrefix(data.Path, "/machine/peripheral/"+deviceID(plugged))
 }
 
 // Detach unplugs the NIC. It returns the time from device_del until QEMU's word
@@ -122,19 +135,25 @@ func (f *Floor) Detach(ctx context.Context) (device, all time.Duration, err erro
 	mon := f.cfg.VM.Monitor()
 	mark := mon.Mark()
 	start := time.Now()
-	if _, err := mon.Do(ctx, "device_del", args{"id": deviceID}); err != nil {
+	if _, err := mon.Do(ctx, "device_del", args{"id": deviceID(plugged)}); err != nil {
 		return 0, 0, err
 	}
 	if _, err := mon.Await(ctx, mark, unplugged); err != nil {
 		return 0, 0, err
 	}
 	device = time.Since(start)
-	if _, err := mon.Do(ctx, "netdev_del", args{"id": netdevID}); err != nil {
+	if _, err := mon.Do(ctx, "netdev_del", args{"id": netdevID(plugged)}); err != nil {
 		return 0, 0, err
 	}
 	all = time.Since(start)
+	return device, all, f.forget()
+}
+
+// forget has the host's neighbour table forget the pod, so that the next ping
+// begins with ARP as that to any new pod does.
+func (f *Floor) forget() error {
 	if err := f.conn.Do(rtnl.DelNeighbour(f.bridge.Index, f.addr4).Tolerate(unix.ENOENT)); err != nil {
-		return 0, 0, fmt.Errorf("forget %s: %w", f.addr4, err)
+		return fmt.Errorf("forget %s: %w", f.addr4, err)
 	}
-	return device, all, nil
+	return nil
 }

@@ -1,7 +1,9 @@
 // Package floor gives a pod a hotplugged NIC by the least that does it, to have
 // something to compare brfuse with: no store, no checks, no packet filter, one
 // message to the hypervisor, and a program in the guest that is ready and
-// waits. Tap, bridge port and network backend are made beforehand.
+// waits. Tap, bridge port and network backend are made beforehand. Beside it, it
+// moves a NIC that is plugged and waits in the guest, and back, by the least
+// that does that.
 package floor
 
 import (
@@ -12,7 +14,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/brfuse/brfuse/bench/internal/floor/order"
@@ -44,16 +45,16 @@ type Config struct {
 	Net    *netnsx.NS   // the host's side
 	Socket string       // the path that QEMUArgs was given
 	Pod    string       // a pod in the guest
-	Slot   string       // where to plug: "bus/device", the device in hexadecimal
+	Spare  string       // where the NIC that waits is to be: a slot that nobody else uses
 	Subnet netip.Prefix // IPv4; the bridge gets its first address, and no pod the same twice
 	Prefix netip.Prefix // IPv6, likewise
 }
 
-// Floor plugs and unplugs one NIC at a time. It isn't safe for concurrent use.
+// Floor plugs and unplugs one NIC at a time, and moves another that is always
+// there. It isn't safe for concurrent use.
 type Floor struct {
 	cfg    Config
-	bus    string
-	device string
+	slot   slot
 	nl     *rtnl.Handle
 	conn   *rtnl.Conn
 	bridge rtnl.HostLink
@@ -61,31 +62,46 @@ type Floor struct {
 	in     *bufio.Reader
 	proc   *vmlab.GuestProcess
 
-	mac   vnic.MAC   // of the last NIC
-	addr4 netip.Addr // its addresses
+	gw4   netip.Addr // the bridge's addresses
+	gw6   netip.Addr
+	addr4 netip.Addr // the last pod's
 	addr6 netip.Addr
+	mac   vnic.MAC // of the last NIC that was plugged
+	spare vnic.MAC // of the one that waits
 }
 
 // Times are the parts of an attach that the guest tells of.
 type Times struct {
 	Move    time.Duration // the message that moves, renames and sets up
-	Address time.Duration // the one that gives the addresses
+	Address time.Duration // the one that gives the addresses, and the routes if there are any
 }
 
-// New makes the bridge and starts the program in the guest.
+// New makes the bridge, starts the program in the guest and plugs the NIC that
+// waits.
 func New(ctx context.Context, cfg Config) (*Floor, error) {
-	f := &Floor{cfg: cfg, addr4: cfg.Subnet.Addr().Next(), addr6: cfg.Prefix.Addr().Next()}
-	var ok bool
-	if f.bus, f.device, ok = strings.Cut(cfg.Slot, "/"); !ok {
-		return nil, fmt.Errorf("slot %q is not BUS/DEVICE", cfg.Slot)
-	}
-	if err := cfg.Net.Do(f.openBridge); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up the floor: %w", err), f.Close())
-	}
-	if err := f.startProgram(ctx); err != nil {
+	f := &Floor{cfg: cfg, gw4: cfg.Subnet.Addr().Next(), gw6: cfg.Prefix.Addr().Next(), spare: vnic.NewMAC()}
+	f.addr4, f.addr6 = f.gw4, f.gw6
+	if err := f.setUp(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up the floor: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+func (f *Floor) setUp(ctx context.Context) error {
+	if err := f.cfg.Net.Do(f.openBridge); err != nil {
+		return err
+	}
+	if err := f.startProgram(ctx); err != nil {
+		return err
+	}
+	return f.plugSpare(ctx)
+}
+
+// Use has the next NICs be plugged in that slot, "BUS/DEVICE" with the device in
+// hexadecimal.
+func (f *Floor) Use(where string) (err error) {
+	f.slot, err = parseSlot(where)
+	return err
 }
 
 func (f *Floor) startProgram(ctx context.Context) (err error) {
@@ -116,38 +132,43 @@ func (f *Floor) Close() error {
 // Prepare makes tap, bridge port and network backend, and has the guest wait
 // for the NIC. Attach comes next.
 func (f *Floor) Prepare(ctx context.Context) error {
-	f.mac, f.addr4, f.addr6 = vnic.NewMAC(), f.addr4.Next(), f.addr6.Next()
-	if err := f.prepareHost(ctx); err != nil {
+	f.mac = vnic.NewMAC()
+	if err := f.prepareHost(ctx, plugged, f.mac); err != nil {
 		return fmt.Errorf("prepare the host: %w", err)
 	}
-	if err := f.prepareGuest(ctx); err != nil {
+	if _, err := f.order(ctx, f.next(order.Await, f.mac)); err != nil {
 		return fmt.Errorf("prepare the guest: %w", err)
 	}
 	return nil
 }
 
-// prepareGuest returns when the program has opened all that it needs.
-func (f *Floor) prepareGuest(ctx context.Context) error {
-	b, err := json.Marshal(order.Order{
-		MAC: f.mac, Netns: f.cfg.Pod, Interface: "eth0",
+// next returns an order for a NIC, with addresses that no pod has had.
+func (f *Floor) next(verb order.Verb, mac vnic.MAC) order.Order {
+	f.addr4, f.addr6 = f.addr4.Next(), f.addr6.Next()
+	return order.Order{
+		Verb: verb, MAC: mac, Netns: f.cfg.Pod, Interface: "eth0",
 		Addresses: []netip.Prefix{
 			netip.PrefixFrom(f.addr4, f.cfg.Subnet.Bits()), netip.PrefixFrom(f.addr6, f.cfg.Prefix.Bits()),
 		},
-	})
+	}
+}
+
+// order gives an order and returns the first report on it.
+func (f *Floor) order(ctx context.Context, o order.Order) (order.Report, error) {
+	b, err := json.Marshal(o)
+	if err == nil {
+		_, err = f.port.Write(append(b, '\n'))
+	}
 	if err != nil {
-		return err
+		return order.Report{}, err
 	}
-	if _, err := f.port.Write(append(b, '\n')); err != nil {
-		return err
-	}
-	_, err = f.report(ctx)
-	return err
+	return f.report(ctx)
 }
 
 // Attach plugs the NIC, and returns its address when the guest has reported
 // that it is in the pod.
 func (f *Floor) Attach(ctx context.Context) (netip.Addr, Times, error) {
-	if err := f.plug(ctx); err != nil {
+	if err := f.plug(ctx, plugged, f.mac, f.slot); err != nil {
 		return f.addr4, Times{}, err
 	}
 	rep, err := f.report(ctx)

@@ -7,43 +7,42 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
 	"github.com/brfuse/brfuse/integration/site"
-	"github.com/brfuse/brfuse/integration/vmlab"
 	"github.com/brfuse/brfuse/internal/rtnl"
 )
 
-// Fused has a site's daemon attach pods of one guest to one network. It is safe
-// for concurrent use until it is closed.
+// Fused has a site's daemon attach pods of one guest, which it knows, to one
+// network. It is safe for concurrent use until it is closed.
 type Fused struct {
-	site   *site.Site
-	client brfusev1.BrfuseClient
-	conn   *rtnl.Conn // in the daemon's namespace
-	bridge int        // index of the network's bridge
-	vm     string
+	site    *site.Site
+	client  brfusev1.BrfuseClient
+	conn    *rtnl.Conn // in the daemon's namespace
+	bridge  int        // index of the network's bridge
+	vm      string
+	network string
+	pooled  atomic.Bool
 }
 
-const network = "bench"
-
-// New makes the network, of one IPv4 and one IPv6 subnet, and has the daemon
-// know the guest. It returns when the guest's agent is there.
-func New(ctx context.Context, s *site.Site, vm *vmlab.VM, subnets ...netip.Prefix) (*Fused, error) {
-	f := &Fused{site: s, vm: vm.Name()}
-	if err := f.setUp(ctx, vm, subnets); err != nil {
-		return nil, errors.Join(f.explain(fmt.Errorf("set up brfused: %w", err)), f.Close())
+// New makes the network, of one IPv4 and one IPv6 subnet.
+func New(ctx context.Context, s *site.Site, vm, network string, subnets ...netip.Prefix) (*Fused, error) {
+	f := &Fused{site: s, vm: vm, network: network}
+	if err := f.setUp(ctx, subnets); err != nil {
+		return nil, errors.Join(f.explain(fmt.Errorf("set up network %s: %w", network, err)), f.Close())
 	}
 	return f, nil
 }
 
-func (f *Fused) setUp(ctx context.Context, vm *vmlab.VM, subnets []netip.Prefix) (err error) {
+func (f *Fused) setUp(ctx context.Context, subnets []netip.Prefix) (err error) {
 	if f.client, err = f.site.Client(); err != nil {
 		return err
 	}
-	n := &brfusev1.Network{Name: network}
+	n := &brfusev1.Network{Name: f.network}
 	for _, s := range subnets {
 		n.Subnets = append(n.Subnets, s.String())
 	}
@@ -58,7 +57,7 @@ func (f *Fused) setUp(ctx context.Context, vm *vmlab.VM, subnets []netip.Prefix)
 		return err
 	}
 	f.bridge = bridge.Index
-	return f.site.AddVM(ctx, vm)
+	return nil
 }
 
 // Close lets go of the namespace. The daemon is the site's.
@@ -89,9 +88,12 @@ type Attachment struct {
 
 // Attach attaches a pod.
 func (f *Fused) Attach(ctx context.Context, pod string) (Attachment, error) {
-	a, err := f.client.Attach(ctx, &brfusev1.AttachRequest{Vm: f.vm, Pod: pod, Network: network})
+	a, err := f.client.Attach(ctx, &brfusev1.AttachRequest{Vm: f.vm, Pod: pod, Network: f.network})
 	if err != nil {
 		return Attachment{}, f.explain(fmt.Errorf("attach pod %s: %w", pod, err))
+	}
+	if err := f.checkDevice(a); err != nil {
+		return Attachment{}, err
 	}
 	addr, err := address(a)
 	return Attachment{addr, a.GetSlot(), steps(a)}, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/brfuse/brfuse/integration/engines"
+	"github.com/brfuse/brfuse/internal/samples"
 )
 
 // nestedOwn is a bridge that a user made. Containers on such networks, as on those
@@ -17,7 +18,7 @@ const nestedOwn = "own-bridge"
 const dockerRun = "docker run/"
 
 // measureDocker runs containers that end at once, on each network in each round.
-func (r *rig) measureDocker(ctx context.Context, rounds int, rec *recorder) error {
+func (r *rig) measureDocker(ctx context.Context, rounds int, rec *samples.Recorder) error {
 	g := r.guest
 	if _, err := g.StartDocker(ctx); err != nil {
 		return err
@@ -34,14 +35,14 @@ func (r *rig) measureDocker(ctx context.Context, rounds int, rec *recorder) erro
 	}
 	networks := []string{nested, nestedOwn, fused}
 	for i := -dockerWarmUps; i < rounds; i++ {
-		rec.round = i + 1
+		rec.Begin(i + 1)
 		for j := range networks {
 			n := networks[(i+dockerWarmUps+j)%len(networks)]
 			start := time.Now()
 			if err := g.Do(ctx, "docker", "run", "--rm", "--network", n, engines.Busybox, "true"); err != nil {
 				return fmt.Errorf("round %d: %w", i+1, err)
 			}
-			rec.add(dockerRun+n, time.Since(start))
+			rec.Add(dockerRun+n, time.Since(start))
 		}
 	}
 	return nil

@@ -29,7 +29,7 @@ type part struct {
 }
 
 var (
-	daemonLine = regexp.MustCompile(`msg=(attached|detached) .*key="?[^ "]*/([^/ "]+)/eth0"? took=\S+ steps="?\[(.*?)\]`)
+	daemonLine = regexp.MustCompile(`msg=(attached|detached) .*key="?[^ "]*/([^/ "]+)/eth0"? (?:vnic=\S+ )?took=\S+ steps="?\[(.*?)\]`)
 	daemonStep = regexp.MustCompile(`\{Step:(\w+) Duration:([^} ]+)\}`)
 	agentLine  = regexp.MustCompile(`msg="cni request done" .*verb=(\w+) .*container=(\S+) .*took=(\S+)`)
 )

@@ -1,9 +1,10 @@
 // Command bench measures, in a guest with real container engines, how long CNI
 // plugins take to give a pod its network and to take it away: brfuse's, which is
-// started anew for each call, against `bridge` with masquerading, host-local
-// addresses and portmap, and against host-device. All are called by the same
-// client, by libcni, in rounds of alternating order. Then it compares whole runs
-// of a container by Docker, on its bridge and on a network of brfuse.
+// started anew for each call, without and with a pool of vNICs, against `bridge`
+// with masquerading, host-local addresses and portmap, and against host-device.
+// All are called by the same client, by libcni, in rounds of alternating order.
+// Then it compares whole runs of a container by Docker, on its bridge and on a
+// network of brfuse.
 //
 // Run it as root, in the folder of its module:
 //
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/internal/samples"
 )
 
 func main() {
@@ -63,7 +65,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.IntVar(&o.dockerRounds, "docker-rounds", 5, "how many `rounds` of docker run to measure, after 1 to warm up; 0: none")
 	f.IntVar(&o.cpus, "cpus", 1, "`number` of virtual CPUs of the guest")
 	f.StringVar(&o.out, "o", "", "`file` for the raw samples, as lines of JSON")
-	f.Float64Var(&o.failAbove, "fail-above", 0, "exit with 1 when the `ratio` of brfuse's ADD or DEL to that of bridge and portmap is above this; 0: never")
+	f.Float64Var(&o.failAbove, "fail-above", 0, "exit with 1 when the `ratio` of an ADD or DEL of brfuse's to that of bridge and portmap is above this; 0: never")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -110,11 +112,11 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 	if os.Geteuid() != 0 {
 		return false, errors.New("run it as root: it makes network namespaces and taps")
 	}
-	rec, err := newRecorder(o.out)
+	rec, err := samples.Create(o.out)
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, rec.close()) }()
+	defer func() { err = errors.Join(err, rec.Close()) }()
 	fmt.Fprintln(stderr, "booting the guest; the first time, its disk takes some ten seconds more")
 	r, err := newRig(ctx, o.cpus)
 	if err != nil {
@@ -125,7 +127,7 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 	if err != nil {
 		return false, err
 	}
-	if err := rec.write(env); err != nil {
+	if err := rec.Write(env); err != nil {
 		return false, err
 	}
 	fmt.Fprintf(stderr, "%d rounds of CNI calls\n", warmUps+o.rounds)
@@ -138,5 +140,13 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (met bool, 
 			return false, r.explain(ctx, err)
 		}
 	}
-	return report{env: env, loadAfter: vmlab.LoadAverage(), series: rec.series}.print(stdout, o.failAbove)
+	rep := report{env: env, loadAfter: vmlab.LoadAverage(), series: rec.Series}
+	for _, c := range comparisons(o.dockerRounds > 0) {
+		q, err := rec.Compare(c)
+		if err != nil {
+			return false, err
+		}
+		rep.ratios = append(rep.ratios, q)
+	}
+	return rep.print(stdout, o.failAbove)
 }

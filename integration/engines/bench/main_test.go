@@ -38,10 +38,12 @@ func TestIntegrationBench(t *testing.T) {
 	require.NoError(t, err)
 	t.Log("\n" + stdout.String())
 	assert.True(t, met, "without a limit")
-	for _, part := range []string{"ADD, bridge", "DEL, brfuse", "ADD: ", "times bridge", "    configure ", "    unplug "} {
+	for _, part := range []string{"ADD, bridge", "DEL, brfuse-warm", "warm ADD / bridge+masquerade+portmap ", "    configure ", "    unplug ", "    retrieve "} {
 		assert.Contains(t, stdout.String(), part)
 	}
 	raw, err := os.ReadFile(samples)
 	require.NoError(t, err)
-	assert.Equal(t, 1+warmUps, strings.Count(string(raw), `"series":"ADD/brfuse"`), "rounds in the file")
+	for _, series := range []string{"ADD/brfuse", "DEL/brfuse-warm"} {
+		assert.Equal(t, 1+warmUps, strings.Count(string(raw), `"series":"`+series+`"`), "rounds of %s in the file", series)
+	}
 }

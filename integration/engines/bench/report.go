@@ -3,20 +3,49 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/brfuse/brfuse/integration/engines/bench/plan"
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/internal/samples"
 	"github.com/brfuse/brfuse/internal/stats"
 )
 
-// goal is the ratio to bridge and portmap that brfuse's ADD and DEL are to have.
-const goal = 0.3
+// Goals are the ratios to bridge and portmap that brfuse's ADD and DEL are to have.
+const (
+	goal     = 0.3
+	warmGoal = 0.15
+)
+
+// comparisons are those of brfuse with what pods and containers have else.
+func comparisons(docker bool) []samples.Comparison {
+	const bridge, device = "bridge+masquerade+portmap", "host-device"
+	all := []samples.Comparison{
+		{Name: "cold ADD / " + bridge, Of: plan.Add + "/" + fused, To: plan.Add + "/" + nested, Goal: goal},
+		{Name: "warm ADD / " + bridge, Of: plan.Add + "/" + pooled, To: plan.Add + "/" + nested, Goal: warmGoal},
+		{Name: "cold DEL / " + bridge, Of: plan.Del + "/" + fused, To: plan.Del + "/" + nested, Goal: goal},
+		{Name: "DEL to pool / " + bridge, Of: plan.Del + "/" + pooled, To: plan.Del + "/" + nested, Goal: warmGoal},
+		{Name: "cold ADD / " + device, Of: plan.Add + "/" + fused, To: plan.Add + "/" + moved},
+		{Name: "warm ADD / " + device, Of: plan.Add + "/" + pooled, To: plan.Add + "/" + moved},
+		{Name: "cold DEL / " + device, Of: plan.Del + "/" + fused, To: plan.Del + "/" + moved},
+		{Name: "DEL to pool / " + device, Of: plan.Del + "/" + pooled, To: plan.Del + "/" + moved},
+	}
+	if !docker {
+		return all
+	}
+	return append(
+		all,
+		samples.Comparison{Name: "docker run / on a user's bridge", Of: dockerRun + fused, To: dockerRun + nestedOwn},
+		samples.Comparison{Name: "docker run / on the bridge that is always there", Of: dockerRun + fused, To: dockerRun + nested},
+	)
+}
 
 // report is what was found.
 type report struct {
 	env       vmlab.Environment
 	loadAfter string
-	series    map[string][]float64
+	series    map[string][]float64 // in milliseconds
+	ratios    []samples.Ratio
 }
 
 // printer writes and keeps the first error.
@@ -31,25 +60,22 @@ func (p *printer) f(format string, args ...any) {
 	}
 }
 
-// print prints the report and tells whether no ratio is above the limit. 0 is
-// no limit.
+// print prints the report and tells whether no ratio that has a goal is above
+// the limit. 0 is no limit.
 func (r report) print(w io.Writer, limit float64) (met bool, err error) {
 	p := &printer{w: w}
 	r.printEnvironment(p)
 	r.printCalls(p)
-	r.printParts(p, plan.Add, "lease", "prepare", "plug", "appear", "move", "configure")
-	r.printParts(p, plan.Del, "release", "unplug")
+	for _, kind := range []string{fused, pooled} {
+		r.printParts(p, plan.Add, kind, "lease", "prepare", "plug", "appear", "unpark", "move", "configure")
+		r.printParts(p, plan.Del, kind, "release", "unplug", "retrieve", "park")
+	}
 	r.printDocker(p)
 	p.f("\n")
-	add := r.printRatio(p, plan.Add+"/", nested, goal)
-	del := r.printRatio(p, plan.Del+"/", nested, goal)
-	r.printRatio(p, plan.Add+"/", moved, 0)
-	r.printRatio(p, plan.Del+"/", moved, 0)
-	if len(r.series[dockerRun+fused]) > 0 {
-		r.printRatio(p, dockerRun, nestedOwn, 0)
-		r.printRatio(p, dockerRun, nested, 0)
+	if p.err == nil {
+		p.err = samples.Print(w, r.ratios)
 	}
-	met = limit == 0 || add <= limit && del <= limit
+	met = limit == 0 || !slices.ContainsFunc(r.ratios, func(q samples.Ratio) bool { return q.Goal > 0 && q.Value > limit })
 	if !met {
 		p.f("\na ratio is above %g, the limit of -fail-above\n", limit)
 	}
@@ -66,7 +92,8 @@ Each CNI time is that of one call of libcni in the guest, all plugins of the
 list with it, which are started anew. All give one IPv4 address and a default
 route. "bridge" is bridge with isGateway and ipMasq, host-local, and portmap,
 without a published port; "host-device" has host-local, and a virtio NIC that is
-there from the start. brfuse plugs its NIC within ADD and unplugs it within DEL.
+there from the start. brfuse plugs its NIC within ADD and unplugs it within DEL;
+brfuse-warm takes one from a pool, where DEL puts it back, like new.
 VERSION is what starting the list's first plugin takes, which does nothing else.
 Docker gives a container on a network that a user made, as brfuse's are, its name
 server, which is a part of what it costs.
@@ -76,7 +103,7 @@ server, which is a part of what it costs.
 func (r report) printCalls(p *printer) {
 	p.head("milliseconds")
 	for _, verb := range []string{plan.Add, plan.Del, plan.Start} {
-		for _, kind := range []string{nested, moved, fused} {
+		for _, kind := range []string{nested, moved, fused, pooled} {
 			p.row(verb+", "+kind, r.series[verb+"/"+kind])
 		}
 	}
@@ -84,11 +111,11 @@ func (r report) printCalls(p *printer) {
 
 // printParts prints where the time of brfuse's calls goes. What the daemon does
 // beside its steps is its store's.
-func (r report) printParts(p *printer, verb string, steps ...string) {
-	series := verb + "/" + fused
-	p.head("of " + verb + ", brfuse")
+func (r report) printParts(p *printer, verb, kind string, steps ...string) {
+	series := verb + "/" + kind
+	p.head("of " + verb + ", " + kind)
 	p.row("  plugin: start, libcni, socket, result", r.series[series+"/"+partPlugin])
-	p.row("    starting it, as VERSION does", r.series[plan.Start+"/"+fused])
+	p.row("    starting it, as VERSION does", r.series[plan.Start+"/"+kind])
 	p.row("  agent and channel to the host", r.series[series+"/"+partChannel])
 	p.row("  brfused", r.series[series+"/"+partTotal])
 	for _, s := range steps {
@@ -116,20 +143,4 @@ func (p *printer) head(title string) {
 func (p *printer) row(title string, samples []float64) {
 	s := stats.Summarize(samples)
 	p.f("%-42s%9.1f%9.1f%9.1f%9.1f%5d\n", title, s.Median, s.Q1, s.Q3, s.Min, s.N)
-}
-
-// printRatio prints and returns the ratio of brfuse to another kind. A goal of 0
-// is none.
-func (r report) printRatio(p *printer, prefix, to string, goal float64) float64 {
-	q := stats.RatioOfMedians(r.series[prefix+fused], r.series[prefix+to])
-	verdict := ""
-	switch {
-	case goal > 0 && q.Value <= goal:
-		verdict = fmt.Sprintf("; goal %g or less: met", goal)
-	case goal > 0:
-		verdict = fmt.Sprintf("; goal %g or less: not met", goal)
-	}
-	p.f("%s: %.2f times %s (ratio of medians; within this run, 95 %% confidence interval %.2f to %.2f)%s\n",
-		prefix[:len(prefix)-1], q.Value, to, q.Low, q.High, verdict)
-	return q.Value
 }

@@ -12,31 +12,38 @@ import (
 
 	"github.com/brfuse/brfuse/integration/engines/bench/plan"
 	"github.com/brfuse/brfuse/integration/vmlab"
+	"github.com/brfuse/brfuse/internal/samples"
 )
 
 // filled returns a report of two rounds after one to warm up.
 func filled(t *testing.T) report {
 	t.Helper()
-	rec, err := newRecorder("")
+	rec, err := samples.Create("")
 	require.NoError(t, err)
 	for round := range 3 {
 		took := time.Duration(10+round) * time.Millisecond
-		for kind, times := range map[string]time.Duration{nested: 6, moved: 2, fused: 1} {
+		for kind, times := range map[string]time.Duration{nested: 20, moved: 6, fused: 5, pooled: 4} {
 			for _, verb := range []string{plan.Add, plan.Del, plan.Start} {
-				parts := []part{{"release", took / 10}, {partTotal, took / 2}, {partAgent, took * 6 / 10}}
-				require.NoError(t, rec.call(plan.Sample{Round: round, Kind: kind, Verb: verb, Took: times * took}, parts))
+				parts := []part{{"release", took / 10}, {"park", took / 5}, {partTotal, took / 2}, {partAgent, took * 6 / 10}}
+				require.NoError(t, record(rec, plan.Sample{Round: round, Kind: kind, Verb: verb, Took: times * took}, parts))
 			}
-			rec.add(dockerRun+kind, times*time.Second)
+			rec.Add(dockerRun+kind, times*time.Second)
 		}
-		rec.add(dockerRun+nestedOwn, 8*time.Second)
+		rec.Add(dockerRun+nestedOwn, 8*time.Second)
 	}
-	return report{
+	r := report{
 		env: vmlab.Environment{
 			Brfuse: "v1", Kernel: "6.1", CPUs: 2, Load: "1 2 3", QEMU: "7.2.0", Accel: "tcg",
 			GuestKernel: "6.0", GuestCPUs: 1, Go: "go1.26",
 		},
-		loadAfter: "4 5 6", series: rec.series,
+		loadAfter: "4 5 6", series: rec.Series,
 	}
+	for _, c := range comparisons(true) {
+		q, err := rec.Compare(c)
+		require.NoError(t, err)
+		r.ratios = append(r.ratios, q)
+	}
+	return r
 }
 
 func TestReport(t *testing.T) {
@@ -54,7 +61,7 @@ func TestReportLimit(t *testing.T) {
 		name  string
 		limit float64
 		met   bool
-	}{{"none", 0, true}, {"above both", 0.2, true}, {"below both", 0.1, false}} {
+	}{{"none", 0, true}, {"above all", 0.25, true}, {"below some", 0.24, false}, {"below all", 0.1, false}} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out strings.Builder
 			met, err := filled(t).print(&out, tc.limit)
@@ -68,6 +75,7 @@ func TestReportLimit(t *testing.T) {
 func TestReportWithoutDocker(t *testing.T) {
 	r := filled(t)
 	delete(r.series, dockerRun+fused)
+	r.ratios = r.ratios[:len(comparisons(false))]
 	var out strings.Builder
 	_, err := r.print(&out, 0)
 	require.NoError(t, err)

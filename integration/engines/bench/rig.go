@@ -18,8 +18,12 @@ const (
 	client  = "/sbin/cnitimes"
 )
 
-// network is brfuse's.
-const network = "bench"
+// brfuse's networks in the guest; one has a pool there.
+const (
+	vmName      = "bench"
+	network     = "bench"
+	warmNetwork = "warm"
+)
 
 // spareMAC is that of the NIC that host-device gives to pods. Nothing is behind it.
 const spareMAC = "52:54:00:00:00:99"
@@ -64,7 +68,10 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 	if _, err := r.site.MustBrfuse(ctx, "network", "create", network, "--subnet", "10.231.0.0/16"); err != nil {
 		return err
 	}
-	cfg, err := engines.Config(ctx, r.lab, vmlab.Config{Name: "bench", CPUs: cpus, ExtraArgs: []string{
+	if _, err := r.site.MustBrfuse(ctx, "network", "create", warmNetwork, "--subnet", "10.232.0.0/16"); err != nil {
+		return err
+	}
+	cfg, err := engines.Config(ctx, r.lab, vmlab.Config{Name: vmName, CPUs: cpus, ExtraArgs: []string{
 		"-netdev", "hubport,id=spare,hubid=9", "-device", "virtio-net-pci,netdev=spare,mac=" + spareMAC,
 	}})
 	if err != nil {

@@ -1,7 +1,8 @@
 // Command rawmove runs in the guest of the bench and does the least that gives
-// a hotplugged NIC to a pod: it awaits the NIC's netlink event, moves, renames
-// and sets it up by one message, and gives it its addresses by another. It is
-// the floor that brfuse is compared with, so it checks nothing.
+// a NIC to a pod: it moves, renames and sets it up by one message, and gives it
+// its addresses and routes by another. A NIC that is hotplugged it awaits by its
+// netlink event; one that waits it has looked up beforehand, and moves back by
+// one message. It is the floor that brfuse is compared with, so it checks nothing.
 package main
 
 import (
@@ -12,14 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/brfuse/brfuse/bench/internal/floor/order"
-	"github.com/brfuse/brfuse/internal/netnsx"
-	"github.com/brfuse/brfuse/internal/rtnl"
-	"github.com/brfuse/brfuse/vnic"
 )
 
 func main() {
@@ -30,12 +25,13 @@ func main() {
 }
 
 // run carries out orders until the port is unplugged.
-func run() error {
+func run() (err error) {
 	port, err := openPort()
 	if err != nil {
 		return err
 	}
-	defer port.Close()
+	w := &worker{port: port}
+	defer func() { err = errors.Join(err, w.release(), port.Close()) }()
 	for in := bufio.NewReader(port); ; {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
@@ -45,11 +41,11 @@ func run() error {
 		if err := json.Unmarshal(line, &o); err != nil {
 			return fmt.Errorf("read order: %w", err)
 		}
-		rep, err := carryOut(port, o)
+		rep, err := w.carryOut(o)
 		if err != nil {
 			rep.Error = err.Error()
 		}
-		if err := send(port, rep); err != nil {
+		if err := w.send(rep); err != nil {
 			return err
 		}
 	}
@@ -70,80 +66,78 @@ func openPort() (*os.File, error) {
 	return nil, fmt.Errorf("no virtio-serial port named %s", order.Port)
 }
 
-func send(port *os.File, rep order.Report) error {
+// worker carries out orders. It has a NIC from Hold to Home.
+type worker struct {
+	port *os.File
+	held *nic
+}
+
+// carryOut returns the last report of an order.
+func (w *worker) carryOut(o order.Order) (order.Report, error) {
+	switch o.Verb {
+	case order.Await:
+		return w.await(o)
+	case order.Hold:
+		return w.hold(o)
+	case order.Move, order.Home:
+		if w.held == nil {
+			return order.Report{}, errors.New("no NIC is held")
+		}
+	}
+	switch o.Verb {
+	case order.Move:
+		return w.held.enter()
+	case order.Home:
+		return w.held.leave()
+	}
+	return order.Report{}, fmt.Errorf("unknown order %q", o.Verb)
+}
+
+// await moves the NIC when it comes.
+func (w *worker) await(o order.Order) (rep order.Report, err error) {
+	n, err := newNIC(o)
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.await(func() error { return w.send(order.Report{Armed: true}) }); err != nil {
+		return rep, err
+	}
+	return n.enter()
+}
+
+// hold looks the NIC up, or awaits it, in place of the one before.
+func (w *worker) hold(o order.Order) (rep order.Report, err error) {
+	if err := w.release(); err != nil {
+		return rep, err
+	}
+	n, err := newNIC(o)
+	if err != nil {
+		return rep, err
+	}
+	if err := n.await(func() error { return nil }); err != nil {
+		return rep, errors.Join(err, n.close())
+	}
+	w.held = n
+	return order.Report{Armed: true}, nil
+}
+
+func (w *worker) release() error {
+	if w.held == nil {
+		return nil
+	}
+	err := w.held.close()
+	w.held = nil
+	return err
+}
+
+func (w *worker) send(rep order.Report) error {
 	b, err := json.Marshal(rep)
 	if err == nil {
-		_, err = port.Write(append(b, '\n'))
+		_, err = w.port.Write(append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("send report: %w", err)
 	}
 	return nil
-}
-
-// carryOut opens all that the move will need, says so, and moves the NIC when
-// it comes.
-func carryOut(port *os.File, o order.Order) (rep order.Report, err error) {
-	pod, err := netnsx.Open(o.Netns)
-	if err != nil {
-		return rep, err
-	}
-	defer func() { err = errors.Join(err, pod.Close()) }()
-	var inside *rtnl.Conn
-	if err := pod.Do(func() (err error) { inside, err = rtnl.Dial(); return err }); err != nil {
-		return rep, err
-	}
-	defer func() { err = errors.Join(err, inside.Close()) }()
-	home, err := rtnl.Dial()
-	if err != nil {
-		return rep, err
-	}
-	defer func() { err = errors.Join(err, home.Close()) }()
-	mon, err := rtnl.NewMonitor(home)
-	if err != nil {
-		return rep, err
-	}
-	defer func() { err = errors.Join(err, mon.Close()) }()
-	if _, err := mon.Next(); err != nil { // the links there are
-		return rep, err
-	}
-	if err := send(port, order.Report{Armed: true}); err != nil {
-		return rep, err
-	}
-	index, err := await(mon, o.MAC)
-	if err != nil {
-		return rep, err
-	}
-	return move(home, inside, index, pod.FD(), o)
-}
-
-// await returns the index of the NIC once it is there.
-func await(mon *rtnl.Monitor, mac vnic.MAC) (int, error) {
-	for {
-		u, err := mon.Next()
-		if err != nil {
-			return 0, err
-		}
-		for _, c := range u.Changes {
-			if c.Link.MAC == mac && !c.Gone {
-				return c.Link.Index, nil
-			}
-		}
-	}
-}
-
-// move relies on that the kernel keeps a NIC's index where it is free.
-func move(home, inside *rtnl.Conn, index, pod int, o order.Order) (rep order.Report, err error) {
-	start := time.Now()
-	err = home.Do(rtnl.SetLink(index, rtnl.Change{Netns: pod, Name: o.Interface, Flags: unix.IFF_UP, Mask: unix.IFF_UP}))
-	if err != nil {
-		return rep, err
-	}
-	moved := time.Now()
-	addrs := make([]rtnl.Request, len(o.Addresses))
-	for i, p := range o.Addresses {
-		addrs[i] = rtnl.SetAddr(index, p)
-	}
-	err = inside.Do(addrs...)
-	return order.Report{Move: moved.Sub(start), Address: time.Since(moved)}, err
 }

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// dirt is what a tenant does to its vNIC, by a script in its pod, with eth0 as $1.
+type dirt struct {
+	Name   string
+	Script string
+}
+
+// scrubbed tells of one tenant.
+type scrubbed struct {
+	Name string
+	// Dirty are the lines by which the pod's view of its vNIC differs from that of a
+	// tenant who does nothing, once the script has run.
+	Dirty []string
+	// Left are those by which the vNIC then differs, at home, from what it was when
+	// it was new, and Seen those by which the next tenant's view does.
+	Left, Seen []string
+	Took       time.Duration // the Retrieve
+	Rebound    bool          // its device was given its driver anew
+	Err        string
+}
+
+// look is a script that tells all there is to know of the link $1, a line a fact.
+const look = `
+n=$1
+ip -d -o link show dev $n | sed 's/^[0-9]*: //'
+ip -o addr show dev $n | sed 's/^[0-9]*: //'
+ip route show table all dev $n; ip -6 route show table all dev $n
+ip rule show; ip -6 rule show
+ip neigh show dev $n nud all | grep -v NOARP; ip neigh show proxy dev $n
+ip -o maddr show dev $n | sed 's/^[0-9]*:/maddr/'
+ip -4 netconf show dev $n; ip -6 netconf show dev $n
+bridge fdb show dev $n | sed 's/^/fdb /'
+ls /sys/class/net/$n | grep -E '^(upper|lower)_|^master$'
+tc -d qdisc show dev $n | sed 's/^/qdisc /'; tc class show dev $n
+for at in root ingress egress; do tc filter show dev $n $at; done
+nft list ruleset
+for q in -k -c -g -l -x -a --show-priv-flags --show-eee -P; do ethtool $q $n | sed "s/^/ethtool $q /"; done
+ethtool $n | grep -v 'Link detected' | sed 's/^/ethtool /'
+grep -r . /proc/sys/net/ipv4/conf/$n /proc/sys/net/ipv6/conf/$n /proc/sys/net/ipv4/neigh/$n /proc/sys/net/ipv6/neigh/$n
+cd /sys/class/net/$n/ && grep . address addr_len addr_assign_type broadcast dev_id dev_port dormant flags gro_flush_timeout group ifalias link_mode \
+	mtu name_assign_type napi_defer_hard_irqs netdev_group proto_down speed duplex testing threaded tx_queue_len type && grep -r . queues
+true
+`
+
+// inPod runs a script in a pod's namespace with a /sys of its own.
+func inPod(pod, script, link string) (string, error) {
+	return output("nsenter", "--net=/run/netns/"+pod, "unshare", "-m", "sh", "-c", "mount -t sysfs sysfs /sys\n"+script, "sh", link)
+}
+
+func output(argv ...string) (string, error) {
+	out, err := exec.Command(argv[0], argv[1:]...).Output() //nolint:noctx // ends with the guest
+	if exit, ok := err.(*exec.ExitError); ok {              //nolint:errorlint // not wrapped
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	return string(out), err
+}
+
+// viewOf returns what a look tells, without what is a link's name.
+func viewOf(text, link string) []string {
+	lines := strings.Split(strings.ReplaceAll(text, link, "LINK"), "\n")
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}
+
+// beyond returns the lines that only one of two views has.
+func beyond(a, b []string) (lines []string) {
+	for _, l := range a {
+		if !slices.Contains(b, l) {
+			lines = append(lines, "- "+l)
+		}
+	}
+	for _, l := range b {
+		if !slices.Contains(a, l) {
+			lines = append(lines, "+ "+l)
+		}
+	}
+	return lines
+}
+
+// tenancy is a vNIC and what it looks like when nobody has done anything to it.
+type tenancy struct {
+	*bench
+	index          string
+	athome, tenant []string
+}
+
+// scrub has one tenant after the other dirty a vNIC, as the file tells, and writes
+// what was left of each.
+func scrub(mac, file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var dirts []dirt
+	if err := json.Unmarshal(b, &dirts); err != nil {
+		return err
+	}
+	t := &tenancy{}
+	if t.bench, err = newBench(mac); err != nil {
+		return err
+	}
+	if _, err := t.retrieve(); err != nil {
+		return err
+	}
+	if t.athome, err = t.lookHome(); err != nil {
+		return err
+	}
+	if t.index, err = t.linkIndex(); err != nil {
+		return err
+	}
+	var all []scrubbed
+	for i, d := range append([]dirt{{Name: "nothing", Script: "true"}}, dirts...) {
+		t.m.Netns = fmt.Sprintf("tenant%d", i)
+		s := scrubbed{Name: d.Name}
+		if err := t.endure(d, &s); err != nil {
+			s.Err = err.Error()
+		}
+		all = append(all, s)
+	}
+	return json.NewEncoder(os.Stdout).Encode(all)
+}
+
+func (t *tenancy) lookHome() ([]string, error) {
+	name := t.m.ID.LinkName()
+	out, err := output("sh", "-c", look, "sh", name)
+	return viewOf(out, name), err
+}
+
+func (t *tenancy) lookPod() ([]string, error) {
+	out, err := inPod(t.m.Netns, look, "eth0")
+	return viewOf(out, "eth0"), err
+}
+
+// endure is one tenant's time.
+func (t *tenancy) endure(d dirt, s *scrubbed) (err error) {
+	if _, err := output("ip", "netns", "add", t.m.Netns); err != nil {
+		return err
+	}
+	defer func() {
+		_, delErr := output("ip", "netns", "del", t.m.Netns)
+		err = errors.Join(err, delErr)
+	}()
+	if _, err := t.attach(); err != nil {
+		return err
+	}
+	first, err := t.lookPod()
+	if err != nil {
+		return err
+	}
+	if t.tenant == nil {
+		t.tenant = first
+	}
+	s.Seen = beyond(t.tenant, first)
+	if _, err := inPod(t.m.Netns, "set -e\n"+d.Script, "eth0"); err != nil {
+		return fmt.Errorf("dirty: %w", err)
+	}
+	// A script may have renamed it.
+	dirty, err := t.lookPod()
+	if err != nil {
+		return err
+	}
+	s.Dirty = beyond(first, dirty)
+	if s.Took, err = t.retrieve(); err != nil {
+		return err
+	}
+	now, err := t.lookHome()
+	s.Left = beyond(t.athome, now)
+	if err != nil {
+		return err
+	}
+	index, err := t.linkIndex()
+	s.Rebound, t.index = index != t.index, index
+	return err
+}
+
+func (t *tenancy) linkIndex() (string, error) {
+	return output("cat", "/sys/class/net/"+t.m.ID.LinkName()+"/ifindex")
+}
