@@ -76,6 +76,7 @@ type Agent struct {
 	known    *devices
 	started  time.Time
 	rcu      *expediter
+	pci      pciTree
 	tcx      bool // the kernel has such BPF programs
 
 	ctx    context.Context // ends with the agent; for what it does unasked
@@ -106,6 +107,7 @@ func New(c Config, standIns ...standin.Kind) (*Agent, error) {
 	if a.onBack == nil {
 		a.onBack = func(vnic.ID, vnic.MAC) {}
 	}
+	a.pci = pciTree{"/sys"}
 	a.rcu = newExpediter(a.log, !c.NormalRCU && a.standIn == "")
 	if err := a.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start guest agent: %w", err), a.closeAll())

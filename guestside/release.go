@@ -19,7 +19,8 @@ const defaultMTU = 1500
 
 // Release forgets a vNIC that is about to be unplugged. It is left to that,
 // which takes it from wherever it is: setting it down before would only cost
-// time. It succeeds when the pod, its namespace or the vNIC is gone.
+// time. Where the hypervisor's word alone would take seconds, the guest lets go of
+// the device by itself, in the background. It succeeds when the pod, its namespace or the vNIC is gone.
 func (a *Agent) Release(ctx context.Context, m vnic.Move) error {
 	if m.Interface == "" {
 		m.Interface = m.ID.LinkName() // not needed, but checked
@@ -29,19 +30,11 @@ func (a *Agent) Release(ctx context.Context, m vnic.Move) error {
 		return err
 	}
 	defer release()
+	a.powerOff(m, a.pciOf(m.MAC))
 	a.records.drop(m.MAC)
 	a.known.drop(m.MAC)
 	a.log.Info("vnic released", slog.String("id", string(m.ID)), slog.String("netns", m.Netns))
 	return failpoint.Hit("guest.released")
-}
-
-// lookOutside is lookAt, but for the first namespace, which the agent knows.
-func (a *Agent) lookOutside(ref string, mac vnic.MAC) (place, bool, error) {
-	p, ok, err := a.lookAt(ref, mac)
-	if ok && p.ns.ID() == a.home.ID() {
-		return place{}, false, p.close()
-	}
-	return p, ok, err
 }
 
 // bringHome takes all traces of the pod from a vNIC and moves it to the first

@@ -17,6 +17,7 @@ import (
 // renew makes a vNIC that is in the first namespace like a new one, and proves
 // it. It is errLeft when it isn't there.
 func (a *Agent) renew(ctx context.Context, m vnic.Move, moved bool) (nic vnic.NIC, err error) {
+	defer a.rcu.begin()()
 	if !moved {
 		if err := a.tidy(m); err != nil {
 			return nic, err
@@ -165,9 +166,9 @@ func (a *Agent) examineAtHome(name string, now examined) error {
 type examined struct{ device }
 
 // differences returns the names of what isn't as it was when the vNIC was new.
-func (now examined) differences(new device, m vnic.Move) []string {
+func (now examined) differences(fresh device, m vnic.Move) []string {
 	want := rtnl.Facts{}
-	want.Add(new.facts)
+	want.Add(fresh.facts)
 	if m.MTU != 0 {
 		want.SetMTU(m.MTU)
 	}

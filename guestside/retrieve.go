@@ -1,6 +1,7 @@
 package guestside
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,11 +198,7 @@ func (a *Agent) mtuBefore(mac vnic.MAC, l rtnl.Link) int {
 
 // isGone tells whether a vNIC is known to be unplugged.
 func (a *Agent) isGone(mac vnic.MAC) bool {
-	k, ok := a.known.get(mac)
-	pci := k.pci
-	if r, seen := a.records.get(mac); !ok && seen {
-		pci = r.pci
-	}
+	pci := a.pciOf(mac)
 	if pci == "" {
 		return false
 	}
@@ -210,4 +207,11 @@ func (a *Agent) isGone(mac vnic.MAC) bool {
 	}
 	_, err := os.Stat(filepath.Join(pciDevices, pci))
 	return errors.Is(err, os.ErrNotExist)
+}
+
+// pciOf returns the PCI address of a vNIC, or "" when it is not known.
+func (a *Agent) pciOf(mac vnic.MAC) string {
+	k, _ := a.known.get(mac)
+	r, _ := a.records.get(mac)
+	return cmp.Or(k.pci, r.pci)
 }

@@ -34,6 +34,14 @@
 // address of the host in the pod's subnet. Limits hold on the average: a pod that
 // was silent may send a second's worth at once.
 //
+// # Parked vNICs
+//
+// A vNIC may stay plugged without a use: its tap is down, in no bridge, and has neither
+// filter nor limits, so that nothing comes in or goes out whatever its guest does.
+// [Host.Park] and [Host.Unpark] take well under a millisecond on an idle machine and
+// don't ask the hypervisor. What waited in the tap is dropped; what the guest has
+// taken from it by then is the guest's to forget.
+//
 // # What the host needs
 //
 // The capability CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE to publish ports below

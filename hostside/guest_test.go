@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -92,7 +93,7 @@ func parkInGuest(t *testing.T, h *Host, vm *vmlab.VM, ns *netnstest.NS, queues i
 	// The guest is up and sends before anyone unparked it.
 	nic := strings.TrimSpace(guest(`until n=$(grep -l ` + p.MAC.String() + ` /sys/class/net/*/address); do sleep 0.05; done; basename $(dirname $n)`))
 	guest("ip addr add 10.9.0.2/24 dev " + nic + "; ip link set " + nic + " up")
-	page := []byte(strings.Repeat("brfuse ", 100_000))
+	page := []byte(strings.Repeat("brfuse ", 20_000))
 	require.NoError(t, vm.Put(ctx, "/tmp/page", page, 0o600))
 	srv, err := vm.Start(ctx, vmlab.Command{Argv: []string{"busybox", "httpd", "-f", "-p", "8080", "-h", "/tmp"}})
 	require.NoError(t, err)
@@ -118,10 +119,32 @@ func parkInGuest(t *testing.T, h *Host, vm *vmlab.VM, ns *netnstest.NS, queues i
 		require.NoError(t, h.Park(ctx, "vm", p.ID))
 	}
 	cutOff("after")
+	nothingWaits(t, h, ns, p, func(script string) string { return guest(strings.ReplaceAll(script, "NIC", nic)) })
 	ports, err := h.Ports(ctx, "vm")
 	require.NoError(t, err)
 	assert.Equal(t, []vnic.Port{port}, ports)
 	require.NoError(t, h.Unplug(ctx, "vm", p.ID))
+}
+
+// nothingWaits parks a vNIC under traffic, and then has the guest take it down and up,
+// as it does from one pod to the next: none of what was sent to the first is left.
+// Were it down before it is parked, the frames would wait in its receive ring.
+func nothingWaits(t *testing.T, h *Host, ns *netnstest.NS, p vnic.Plug, guest func(string) string) {
+	t.Helper()
+	require.NoError(t, h.Unpark(t.Context(), p))
+	done := make(chan error, 1)
+	go func() {
+		done <- ns.Do(func() error {
+			return exec.CommandContext(t.Context(), "sh", "-c", "ping -q -i 0.002 -c 300 -W 1 10.9.0.2 || true").Run()
+		})
+	}()
+	const received = "cat /sys/class/net/NIC/statistics/rx_packets"
+	before := guest(received)
+	require.Eventually(t, func() bool { return guest(received) != before }, 20*time.Second, time.Millisecond)
+	require.NoError(t, h.Park(t.Context(), "vm", p.ID))
+	last := guest(received)
+	assert.Equal(t, last, guest("ip link set NIC down; ip link set NIC up; sleep 0.2; "+received))
+	require.NoError(t, <-done)
 }
 
 // fetch returns the answer of a web server, its header included.

@@ -46,6 +46,7 @@ type Host struct {
 	closed   bool
 	vms      map[string]*vm
 	networks map[string]vnic.Network
+	moving   map[string]bool // VMs that are being moved
 }
 
 // dialFunc connects to a VM's hypervisor process.
@@ -82,7 +83,7 @@ func newHost(cfg Config, dial dialFunc) (*Host, error) {
 	h := &Host{
 		log: cfg.Log, dial: dial, links: links, guard: g, events: newEventQueue(), life: life, stop: stop,
 		reserved: reserve.New(cfg.Log, links.Inside), conntrack: conntrack,
-		vms: make(map[string]*vm), networks: make(map[string]vnic.Network),
+		vms: make(map[string]*vm), networks: make(map[string]vnic.Network), moving: make(map[string]bool),
 	}
 	if h.watch, err = newLinkWatch(h); err != nil {
 		stop()

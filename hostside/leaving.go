@@ -3,6 +3,7 @@ package hostside
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -67,4 +68,16 @@ func (v *vm) doInSlot(ctx context.Context, f func(backend.VM) error) error {
 			return err
 		}
 	}
+}
+
+// awaitNone waits until no device is leaving.
+func (l *leaving) awaitNone(ctx context.Context) error {
+	for left := l.next(); left != nil; left = l.next() {
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for devices that are being unplugged: %w", ctx.Err())
+		}
+	}
+	return nil
 }

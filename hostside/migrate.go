@@ -28,6 +28,9 @@ func (h *Host) CheckMigration(ctx context.Context, m vnic.Migration) error {
 	if err != nil {
 		return err
 	}
+	if err := v.leaving.awaitNone(ctx); err != nil {
+		return err
+	}
 	to, err := qmpvm.DialSeat(ctx, m.To, h.log)
 	if err != nil {
 		return fmt.Errorf("the qemu to move to: %w", err)
@@ -74,22 +77,13 @@ func checkSeats(ctx context.Context, from, to *qmpvm.Seat, m vnic.Migration) (ma
 }
 
 func checkStates(ctx context.Context, from, to *qmpvm.Seat, m vnic.Migration) error {
-	a, aerr := from.PID()
-	b, berr := to.PID()
-	if err := errors.Join(aerr, berr); err != nil {
-		return err
-	}
-	if a == b {
-		return fmt.Errorf("%s and %s are sockets of the same qemu, process %d: %w: start another one with -incoming defer",
-			m.From.QMP, m.To.QMP, a, vnic.ErrInvalid)
-	}
 	state, err := to.State(ctx)
 	switch {
 	case err != nil:
 		return err
 	case state != qmpvm.StateWaiting:
-		return fmt.Errorf("the qemu on %s does not wait for a guest, its state is %s: %w: start it with -incoming defer",
-			m.To.QMP, state, vnic.ErrInvalid)
+		return fmt.Errorf("the qemu on %s does not wait for a guest, its state is %s%s: %w: start one with -incoming defer",
+			m.To.QMP, state, sameProcess(from, to), vnic.ErrInvalid)
 	}
 	if state, err = from.State(ctx); err != nil {
 		return err
@@ -98,6 +92,16 @@ func checkStates(ctx context.Context, from, to *qmpvm.Seat, m vnic.Migration) er
 		return fmt.Errorf("the vm does not run, its state is %s: %w: have it go on first", state, vnic.ErrInvalid)
 	}
 	return nil
+}
+
+// sameProcess says so when both sockets seem to be one process's.
+func sameProcess(from, to *qmpvm.Seat) string {
+	a, aerr := from.PID()
+	b, berr := to.PID()
+	if aerr != nil || berr != nil || a != b {
+		return ""
+	}
+	return fmt.Sprintf(", and it seems to be the one that the vm runs in, process %d", a)
 }
 
 // sameVNICs tells whether a VM has the vNICs of the order, and no others.
@@ -126,6 +130,7 @@ func (h *Host) Migrate(ctx context.Context, m vnic.Migration) error {
 		return err
 	}
 	defer unlock()
+	h.setMoving(m.From.Name, true)
 	if err := h.RemoveVM(ctx, m.From.Name); err != nil { // a QMP socket has one client
 		return err
 	}
@@ -180,6 +185,23 @@ func (h *Host) lockAll(ctx context.Context, plugs []vnic.Plug) (unlock func(), e
 		held = append(held, one)
 	}
 	return unlock, nil
+}
+
+// setMoving notes that a VM is being moved, and so not registered for a while.
+func (h *Host) setMoving(name string, is bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if is {
+		h.moving[name] = true
+	} else {
+		delete(h.moving, name)
+	}
+}
+
+func (h *Host) isMoving(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.moving[name]
 }
 
 // seats connects to both processes.

@@ -15,6 +15,9 @@ import (
 // are gone. The device stays in the VM, and the hypervisor is not asked. That it is
 // parked or gone is no error; repeating a Park finishes it.
 //
+// Park it before the guest takes it from its pod: a virtio device whose link is down
+// goes on receiving, and would hand that to the next pod that sets it up.
+//
 // Errors: [vnic.ErrUnknownVM].
 func (h *Host) Park(ctx context.Context, vmName string, id vnic.ID) error {
 	if _, err := vnic.ParseID(string(id)); err != nil {

@@ -18,7 +18,7 @@ const comingLimit = 5 * time.Second
 // guest is, and ends the other one. When the guest has moved, its vNICs are wired, and
 // the VM is to be registered with the sockets of its new process; else it is where it
 // was, or gone with the process that it was in, and nothing is left of the other. The
-// error tells that a process could not be asked, or what is left to do.
+// error tells that nobody knows yet, since a process can't be asked.
 //
 // The VM must not be registered.
 func (h *Host) SettleMigration(ctx context.Context, m vnic.Migration) (moved bool, err error) {
@@ -36,8 +36,12 @@ func (h *Host) SettleMigration(ctx context.Context, m vnic.Migration) (moved boo
 	}
 	defer from.close()
 	to, err := h.seat(ctx, m.To)
-	if err != nil {
+	if err != nil && (from.state == "" || from.state == qmpvm.StateLeft) {
 		return false, err
+	}
+	if err != nil { // the guest is not there, whatever it is that doesn't answer
+		h.log.Warn("the qemu that a vm was to move to can't be asked, end it by hand", "vm", m.From.Name, "qmp", m.To.QMP, "error", err)
+		to = &seat{}
 	}
 	defer to.close()
 	if err := h.own(ctx, to, m); err != nil {
@@ -46,11 +50,17 @@ func (h *Host) SettleMigration(ctx context.Context, m vnic.Migration) (moved boo
 	if moved, err = whereIs(ctx, from, to); err != nil {
 		return moved, err
 	}
+	defer h.setMoving(m.From.Name, false)
 	h.log.Info("migration is settled", "vm", m.From.Name, "moved", moved, "source", from.state, "destination", to.state)
 	if moved {
-		return true, h.finish(ctx, from, to, m)
+		err = h.finish(ctx, from, to, m)
+	} else {
+		err = h.rollBack(ctx, from, to, m)
 	}
-	return false, h.rollBack(ctx, from, to, m)
+	if err != nil { // the VM is where it is: a reconcile puts its vNICs right
+		h.log.Error("a migration left something to do", "vm", m.From.Name, "moved", moved, "source", m.From.QMP, "destination", m.To.QMP, "error", err)
+	}
+	return moved, nil
 }
 
 // seat is one of a migration's processes, nil when that has ended.
@@ -163,9 +173,20 @@ func (h *Host) rollBack(ctx context.Context, from, to *seat, m vnic.Migration) e
 	for id := range coming {
 		wait, cancel := context.WithTimeout(ctx, comingLimit)
 		if h.links.AwaitComingGone(wait, id) != nil {
-			errs = append(errs, h.links.DeleteComing(ctx, id))
+			errs = append(errs, h.links.DeleteComing(ctx, id)) // somebody holds it who doesn't end
 		}
 		cancel()
 	}
 	return errors.Join(errs...)
+}
+
+// ComingTaps returns the vNICs that have a tap for their VM's next process, with the
+// names of the VMs. Without a migration under way, a tap of a VM is a leftover.
+func (h *Host) ComingTaps(ctx context.Context) (map[vnic.ID]string, error) {
+	return h.links.Coming(ctx, "")
+}
+
+// RemoveComingTap removes such a tap. One that is gone is no error.
+func (h *Host) RemoveComingTap(ctx context.Context, id vnic.ID) error {
+	return h.links.DeleteComing(ctx, id)
 }

@@ -249,6 +249,7 @@ func (h *Host) follow(ctx context.Context, v *vm, b backend.VM) {
 // VMStatus is what a VM's hypervisor process says of itself.
 type VMStatus struct {
 	Running    bool   // it answers; else all that follows is empty
+	Moving     bool   // it is being moved to another process, and not asked
 	Version    string // of QEMU
 	Hotplug    string // "acpi", or "native", whose unplug takes seconds
 	SlotsUsed  int    // hotplug slots in use
@@ -258,6 +259,9 @@ type VMStatus struct {
 // Status returns the status of a VM. A VM that is down is no error; one that
 // is not registered is a [vnic.ErrUnknownVM].
 func (h *Host) Status(ctx context.Context, name string) (VMStatus, error) {
+	if h.isMoving(name) {
+		return VMStatus{Moving: true}, nil
+	}
 	v, err := h.vm(name)
 	if err != nil {
 		return VMStatus{}, err

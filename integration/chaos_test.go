@@ -92,7 +92,7 @@ func TestIntegrationBusySlot(t *testing.T) {
 		wg.Go(func() { _, detached = c.detach(ctx, there) })
 		wg.Go(func() { attached = c.insist(ctx, next, c.attach, noSlot) })
 		if round%2 == 1 {
-			_, err := vm.Monitor().Do(ctx, "device_del", map[string]any{"id": "brf" + a.Device})
+			_, err := vm.Monitor().Do(ctx, "device_del", map[string]any{"id": deviceID(vm, a.Device)})
 			t.Logf("unplugged by hand: %v", err)
 		}
 		wg.Wait()

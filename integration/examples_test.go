@@ -27,7 +27,7 @@ func TestIntegrationExampleAttach(t *testing.T) {
 	out, err := os.Create(s.Dir + "/example.out")
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, out.Close()) }()
-	cmd := s.Net.Command(prog, "-qmp", vm.Ref().QMP, "-channel", vm.Ref().Channel, "-pod", "web",
+	cmd := s.Net.Command(prog, "-qmp", vm.Ref().QMP, "-libvirt", vm.Ref().Libvirt, "-channel", vm.Ref().Channel, "-pod", "web",
 		"-publish", "8080:80", "-egress", "100000000")
 	cmd.Stdout, cmd.Stderr = out, out
 	p, err := vmlab.StartProcess(cmd)

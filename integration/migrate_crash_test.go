@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
@@ -31,6 +30,7 @@ type mover struct {
 func newMover(t *testing.T) (context.Context, *mover) {
 	t.Helper()
 	ctx, s, vm := newPods(t, site.Options{Failpoints: true}, "web")
+	needsQMP(ctx, t, s, vm)
 	m := &mover{t: t, s: s, vm: vm, a: attach(ctx, t, s, "--pod", "web"), dir: filepath.Join(s.Dir, "fp")}
 	require.NoError(t, os.Mkdir(m.dir, 0o700))
 	return ctx, m
@@ -214,6 +214,7 @@ func TestIntegrationMigrationFails(t *testing.T) {
 		res, err := m.s.Brfuse(ctx, "attach", "--vm", "vm1", "--pod", "web", "--ifname", "net1", "--timeout", "1s")
 		require.NoError(t, err)
 		assert.NotEqual(t, 0, res.Code)
+		assert.Regexp(t, `vm1 +migrating`, run(ctx, t, m.s, "vm", "list"))
 		attached := make(chan error, 1)
 		go func() {
 			_, err := m.s.MustBrfuse(ctx, "attach", "--vm", "vm1", "--pod", "web", "--ifname", "net1", "--no-default-route")
@@ -253,7 +254,7 @@ func TestIntegrationMigrationRefused(t *testing.T) {
 	}{
 		{"same", here.QMP, here.Channel, "invalid", "give the one that waits sockets of its own"},
 		{"nobody", m.s.Dir + "/none.qmp", m.s.Dir + "/none.agent", "vm_gone", "no such socket"},
-		{"a guest runs there", other.Ref().QMP, other.Ref().Channel, "invalid", "start it with -incoming defer"},
+		{"a guest runs there", other.Ref().QMP, other.Ref().Channel, "invalid", "start one with -incoming defer"},
 		{"another machine", m.twin.Ref().QMP, m.twin.Ref().Channel, "differs", "device more"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -50,7 +50,7 @@ func TestIntegrationEject(t *testing.T) {
 	a := attach(ctx, t, s, "--pod", "web")
 	b := attach(ctx, t, s, "--pod", "db")
 	inGuest(ctx, t, vm, "", "sh", "-c", ejectScript(a.GuestPCI))
-	_, err := vm.Monitor().Do(ctx, "device_del", map[string]any{"id": "brf" + b.ID})
+	_, err := vm.Monitor().Do(ctx, "device_del", map[string]any{"id": deviceID(vm, b.ID)})
 	require.NoError(t, err)
 	awaitGone(ctx, t, s, a.ID)
 	awaitGone(ctx, t, s, b.ID)

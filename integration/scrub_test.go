@@ -3,12 +3,15 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/brfuse/brfuse/integration/site"
 	"github.com/brfuse/brfuse/integration/vmlab"
 )
 
@@ -19,7 +22,7 @@ const nicTool = "/sbin/nictool"
 const nicMAC = "02:00:5e:00:53:07"
 
 // bootWithNICTool boots a guest without an agent, and with a pod.
-func bootWithNICTool(t *testing.T, cpus int) (context.Context, *vmlab.VM) {
+func bootWithNICTool(t *testing.T, cpus int, args ...string) (context.Context, *vmlab.VM) {
 	t.Helper()
 	ctx, lab := openLab(t)
 	tool, err := lab.GoBuild(ctx, "./integration/internal/nictool")
@@ -31,7 +34,7 @@ func bootWithNICTool(t *testing.T, cpus int) (context.Context, *vmlab.VM) {
 		Modules:  []string{"nf_tables", "8021q", "macvlan", "ipvlan", "sch_ingress", "sch_tbf", "cls_u32", "veth", "bridge"},
 	})
 	require.NoError(t, err)
-	vm, err := lab.Boot(ctx, vmlab.Config{Name: "vm1", Dir: dir, Initrd: initrd, CPUs: cpus})
+	vm, err := lab.Boot(ctx, vmlab.Config{Name: "vm1", Dir: dir, Initrd: initrd, CPUs: cpus, ExtraArgs: args})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -50,38 +53,42 @@ func plugByHand(ctx context.Context, t *testing.T, vm *vmlab.VM, queues int) {
 	type args map[string]any
 	mon := vm.Monitor()
 	_, err := mon.Do(ctx, "netdev_add", args{"type": "hubport", "id": "n0", "hubid": 0})
-	assert.NoError(t, err)
+	require.NoError(t, err)
 	_, err = mon.Do(ctx, "device_add", args{
 		"driver": "virtio-net-pci", "id": "d0", "netdev": "n0", "mac": nicMAC, "bus": "brf-br1", "addr": "1",
 		"romfile": "", "disable-legacy": "on", "vectors": 2*queues + 2,
 	})
-	assert.NoError(t, err)
+	require.NoError(t, err)
 }
 
-// runPlugged runs a program in the guest that awaits the NIC.
-func runPlugged(ctx context.Context, t *testing.T, vm *vmlab.VM, queues int, argv ...string) string {
+// runPlugged runs nictool in the guest, which awaits the NIC, and returns what it
+// wrote to its last argument, a file.
+func runPlugged(ctx context.Context, t *testing.T, vm *vmlab.VM, args ...string) []byte {
 	t.Helper()
-	// The program has to be there before the NIC, to know that it is new.
-	plugged := make(chan struct{})
-	timer := time.AfterFunc(2*time.Second, func() {
-		defer close(plugged)
-		plugByHand(ctx, t, vm, queues)
-	})
-	res, err := vm.Run(ctx, argv...)
-	if !timer.Stop() {
-		<-plugged
-	}
+	p, err := vm.Start(ctx, vmlab.Command{Argv: append([]string{nicTool}, args...)})
 	require.NoError(t, err)
-	t.Log(res.Stderr)
-	require.NoError(t, res.Err())
-	return res.Stdout
+	log := func() string {
+		b, err := vm.Get(context.WithoutCancel(ctx), "/run/log/nictool.log")
+		require.NoError(t, err)
+		return string(b)
+	}
+	// It has to be there before the NIC, to know that it is new.
+	require.NoError(t, site.Until(ctx, "nictool", func(context.Context) (bool, error) { return strings.Contains(log(), "ready"), nil }))
+	plugByHand(ctx, t, vm, 1)
+	code, err := p.Wait(ctx)
+	t.Log(log())
+	require.NoError(t, err)
+	require.Zero(t, code)
+	out, err := vm.Get(ctx, args[len(args)-1])
+	require.NoError(t, err)
+	return out
 }
 
 // TestIntegrationRetrieveIsCheap compares attach and retrieval with the bare moves.
 func TestIntegrationRetrieveIsCheap(t *testing.T) {
 	ctx, vm := bootWithNICTool(t, 2)
-	out := runPlugged(ctx, t, vm, 1, nicTool, "cycle", nicMAC, "web", "30")
-	t.Log(out)
+	out := runPlugged(ctx, t, vm, "cycle", nicMAC, "web", "30", "/tmp/times")
+	t.Log(string(out))
 }
 
 // scrubbed is what nictool tells of one tenant.
@@ -93,27 +100,37 @@ type scrubbed struct {
 	Err               string
 }
 
-// TestIntegrationScrub has one tenant after the other dirty a vNIC, each in another
-// way, and the last in all ways. What is left of each is nothing: at home the vNIC
-// is as when it was plugged, and the next tenant sees it as the first one did.
+// TestIntegrationScrub has one tenant after the other dirty a vNIC. What is left of
+// each is nothing: at home the vNIC is as when it was plugged, and the last tenant
+// sees it as the first one did.
 func TestIntegrationScrub(t *testing.T) {
 	ctx, vm := bootWithNICTool(t, 2)
 	inGuest(ctx, t, vm, "", "sh", "-c", "mkdir -p /bpf /run/netns && mount -t bpf bpf /bpf && "+nicTool+" pin /bpf/pass")
-	b, err := json.Marshal(dirts)
+	var orders []map[string]string
+	for _, who := range tenants {
+		script := "set -e\n"
+		for _, d := range who.dirts {
+			script += "( " + d.script + " ) || { echo " + d.name + " failed >&2; exit 1; }\n"
+		}
+		orders = append(orders, map[string]string{"Name": who.name, "Script": script})
+	}
+	b, err := json.Marshal(orders)
 	require.NoError(t, err)
 	require.NoError(t, vm.Put(ctx, "/tmp/dirts", b, 0o644))
-	out := runPlugged(ctx, t, vm, 1, nicTool, "scrub", nicMAC, "/tmp/dirts")
+	out := runPlugged(ctx, t, vm, "scrub", nicMAC, "/tmp/dirts", "/tmp/scrubbed")
 	var all []scrubbed
-	require.NoError(t, json.Unmarshal([]byte(out), &all))
-	require.Len(t, all, len(dirts)+1)
+	require.NoError(t, json.Unmarshal(out, &all))
+	require.Len(t, all, len(tenants))
 	for i, s := range all {
 		t.Run(s.Name, func(t *testing.T) {
 			require.Empty(t, s.Err)
 			assert.Empty(t, s.Seen, "what this tenant sees of those before")
 			assert.Empty(t, s.Left, "what is left of this tenant")
-			t.Logf("rebound %v, took %s", s.Rebound, s.Took)
-			if i > 0 {
-				assert.NotEmpty(t, s.Dirty, "the script did nothing")
+			assert.Equal(t, tenants[i].rebound, s.Rebound, "whether the device got its driver anew")
+			t.Logf("retrieved in %s", s.Took)
+			for _, d := range tenants[i].dirts {
+				shown := slices.ContainsFunc(s.Dirty, func(line string) bool { return strings.HasPrefix(line, "+ ") && strings.Contains(line, d.shows) })
+				assert.True(t, shown, "%s: %q doesn't show in %q", d.name, d.shows, s.Dirty)
 			}
 		})
 	}

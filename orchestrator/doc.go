@@ -26,6 +26,28 @@
 // them later, and keeps those before until the host half has the new ones. A
 // reserved address is a lease of a VM, until an attachment of it takes it over.
 //
+// # Pools
+//
+// A pool keeps vNICs of a network plugged in a VM and parked: with the tap down and in no
+// bridge, and in the guest like new. [Orchestrator.SetPool] says how many. Each of
+// them is a record, written before it is plugged:
+//
+//	filling    Host.Plug and Guest.Retrieve; or it is made like new again
+//	parked     ready to be taken
+//	taken      an attachment's, whose Device it is; it keeps its id and MAC
+//	draining   Host.Unplug; then the record goes
+//
+// An attach that leaves MAC, queues and MTU open takes a parked vNIC and goes straight
+// to phase plugged, in the transaction of its leases; then Host.Unpark and Guest.Move
+// run side by side, and ready is next. A detach asks for Host.Park and
+// Guest.Retrieve side by side, and gives the vNIC to the pool with the transaction
+// that deletes the attachment. Only a vNIC that both say is like new is
+// parked; any doubt, and it is unplugged. One that proves bad in an attach is given
+// up for another. When a VM has no free slot, a parked vNIC makes room.
+//
+// After a crash, what is filling or draining is unplugged, and what is parked is made
+// like new again, if device and tap are there and the guest has it where it belongs.
+//
 // # After a crash
 //
 // [New] and [Orchestrator.Reconcile] compare the store, the hypervisor, the
@@ -39,5 +61,7 @@
 // # Concurrency
 //
 // Operations on the same interface of the same pod in the same VM run one after
-// the other; all others run side by side.
+// the other; all others run side by side. A vNIC of a pool that no attachment has is
+// locked by its id while something is done to it; an attach takes only parked ones,
+// by the transaction alone.
 package orchestrator

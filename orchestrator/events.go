@@ -12,8 +12,8 @@ import (
 // there. About other VMs nothing is known but that they may be there.
 type vmStates struct {
 	mu     sync.Mutex
-	gone   map[string]bool // guarded by mu
-	agents map[string]bool // guarded by mu; those that came and did not go
+	gone   map[string]bool   // guarded by mu
+	agents map[string]string // guarded by mu; a name of the session with those that came and did not go
 }
 
 func (s *vmStates) set(vm string, gone bool) {
@@ -34,10 +34,10 @@ func (s *vmStates) setAgent(vm string, there bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.agents == nil {
-		s.agents = map[string]bool{}
+		s.agents = map[string]string{}
 	}
 	if there {
-		s.agents[vm] = true
+		s.agents[vm] = string(vnic.NewID())
 	} else {
 		delete(s.agents, vm)
 	}
@@ -49,12 +49,18 @@ func (s *vmStates) usableAgent(vm string) error {
 	if err := s.usable(vm); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.agents[vm] {
+	if s.session(vm) == "" {
 		return fmt.Errorf("vm %s: %w", vm, vnic.ErrAgentUnavailable)
 	}
 	return nil
+}
+
+// session names the session with the agent of a VM: another one has another name,
+// after a restart too. It is empty when there is none.
+func (s *vmStates) session(vm string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.agents[vm]
 }
 
 // usable returns [vnic.ErrVMGone] when the VM is gone.
@@ -74,7 +80,8 @@ func (s *vmStates) usable(vm string) error {
 // A VM or an agent that came up is reconciled, and a VM whose agent does not know
 // the vNIC that it tells of. A VM that is gone, a vNIC that was unplugged by
 // another, and one whose pod died are released. The guest is not trusted: a
-// returned vNIC has to be one of that very VM.
+// returned vNIC has to be one of that very VM. An event about the vNIC of a pool may
+// be older than the attachment that has it: then both halves are asked.
 func (o *Orchestrator) Notify(ev vnic.Event) {
 	o.log.Debug("event", "kind", string(ev.Kind), "vm", ev.VM, "attachment", string(ev.ID))
 	switch ev.Kind {
@@ -112,7 +119,8 @@ func (o *Orchestrator) lost(ctx context.Context, ev vnic.Event) error {
 		o.logFor(r).Warn("event about a vnic that its vm does not have, ignored", "kind", string(ev.Kind), "vm", ev.VM, "mac", ev.MAC)
 		return nil
 	}
-	return o.locked(ctx, r.ID, func(r *record) error {
+	checked := false
+	err = o.locked(ctx, r.ID, func(r *record) error {
 		log := o.logFor(r)
 		switch {
 		case r.VNIC() != ev.ID:
@@ -126,11 +134,16 @@ func (o *Orchestrator) lost(ctx context.Context, ev vnic.Event) error {
 			log.Debug("vnic is back in the guest's first namespace, for its engine to take or to give back")
 			return nil
 		case r.Device != "":
+			checked = true
 			return o.check(ctx, r) // the event may be about the pod that had the vNIC before
 		}
 		log.Info("pod is gone, releasing its vnic")
 		return o.undo(ctx, r)
 	})
+	if checked && err == nil {
+		rest(ctx)
+	}
+	return err
 }
 
 // lostIdle is lost for a vNIC that no attachment has.

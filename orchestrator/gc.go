@@ -36,6 +36,11 @@ func (o *Orchestrator) GC(ctx context.Context, dryRun bool) ([]string, error) {
 		hostErr = fmt.Errorf("%w; the host was left out", hostErr)
 	}
 	found, err := o.findings(ctx, host, hostErr == nil)
+	if err == nil {
+		var coming []finding
+		coming, err = o.strayComing(ctx)
+		found = append(found, coming...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("collect garbage: %w", err)
 	}

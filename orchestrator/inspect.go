@@ -92,5 +92,5 @@ func (o *Orchestrator) ready(ctx context.Context, vm, network string) error {
 // or become one.
 func (o *Orchestrator) evictable(ctx context.Context, vm string) bool {
 	list, err := o.idle(ctx, vm)
-	return err == nil && len(list) > 0
+	return err == nil && slices.ContainsFunc(list, func(p pooled) bool { return p.State == parked })
 }

@@ -23,6 +23,11 @@ type Migrator interface {
 	// the process that it isn't in. The error tells that nobody knows yet. The VM may
 	// be registered again afterwards.
 	SettleMigration(ctx context.Context, m vnic.Migration) (moved bool, err error)
+	// ComingTaps returns the vNICs that have a tap for the next process of their VMs,
+	// with the names of those.
+	ComingTaps(ctx context.Context) (map[vnic.ID]string, error)
+	// RemoveComingTap removes such a tap; that it is gone is no error.
+	RemoveComingTap(ctx context.Context, id vnic.ID) error
 }
 
 const (
@@ -111,6 +116,10 @@ func (o *Orchestrator) migrateVM(ctx context.Context, name string, to vnic.VM) (
 
 // migratable returns a VM that may be moved, and completes where to.
 func (o *Orchestrator) migratable(ctx context.Context, name string, to *vnic.VM) (vnic.VM, error) {
+	to.Name, to.Libvirt, to.GuestNetworks = name, "", nil
+	if err := checkVM(*to); err != nil {
+		return vnic.VM{}, err
+	}
 	var vm vmRecord
 	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) error {
 		vms, err := all[vmRecord](tx, vmPrefix)
@@ -131,7 +140,7 @@ func (o *Orchestrator) migratable(ctx context.Context, name string, to *vnic.VM)
 	if err != nil {
 		return vnic.VM{}, err
 	}
-	to.Name, to.Libvirt, to.GuestNetworks = name, "", vm.GuestNetworks
+	to.GuestNetworks = vm.GuestNetworks
 	switch {
 	case vm.Name == "" || vm.Removing:
 		return vnic.VM{}, fmt.Errorf("it is not registered; see `brfuse vm list`: %w", vnic.ErrUnknownVM)
@@ -144,9 +153,6 @@ func (o *Orchestrator) migratable(ctx context.Context, name string, to *vnic.VM)
 	case vm.QMP == to.QMP || vm.Channel == to.Channel:
 		return vnic.VM{}, fmt.Errorf("qmp socket %s or channel %s is that of the qemu that it runs in: %w: give the one that waits sockets of its own",
 			to.QMP, to.Channel, vnic.ErrInvalid)
-	}
-	if err := checkVM(*to); err != nil {
-		return vnic.VM{}, err
 	}
 	return vm.VM, o.seen.usable(name)
 }

@@ -133,8 +133,19 @@ func (o *Orchestrator) reconcileSoon(vm string) {
 	o.queue.add("reconcile vm "+vm, func(ctx context.Context) error { return o.reconcile(ctx, vm) })
 }
 
-// guestPause is between two reconciliations that a VM's guest brings about.
+// guestPause is between two of the things that a VM's guest brings about by telling
+// the same again.
 const guestPause = time.Second
+
+// rest waits for as long.
+func rest(ctx context.Context) {
+	timer := time.NewTimer(guestPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
 
 // reconcileForGuest is reconcileSoon for what a guest may say as often as it likes:
 // the first time it is done at once, and however much it says meanwhile, only once
@@ -144,12 +155,7 @@ func (o *Orchestrator) reconcileForGuest(vm string) {
 		if err := o.reconcile(ctx, vm); err != nil {
 			return err
 		}
-		timer := time.NewTimer(guestPause)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
+		rest(ctx)
 		return nil
 	})
 }

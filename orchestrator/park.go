@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/brfuse/brfuse/internal/failpoint"
 	"github.com/brfuse/brfuse/orchestrator/store"
@@ -66,24 +65,17 @@ func (o *Orchestrator) parkSteps(ctx context.Context, r *record) (done bool, err
 	return true, failpoint.Hit("park.parked")
 }
 
-// retire takes a vNIC from its pod and from its network, both at once, so that
-// it is as one that was never used.
+// retire takes a vNIC from its network and then from its pod, so that it is as one
+// that was never used. In this order: a link that is down still takes in frames, as
+// long as there is somebody to send them, and its next tenant would get them.
 func (o *Orchestrator) retire(ctx context.Context, r *record) error {
-	side := *r
-	side.Timings = nil
-	var herr error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		herr = step(ctx, &side, "park", o.cfg.Deadlines.Park, func(ctx context.Context) error {
-			return o.cfg.Host.Park(ctx, side.Request.VM, side.VNIC())
-		})
-		herr = reached(herr, "park.host")
-	}()
-	err := reached(o.retrieveStep(ctx, r), "park.guest")
-	<-done
-	r.Timings = append(r.Timings, side.Timings...)
-	return errors.Join(err, herr)
+	err := step(ctx, r, "park", o.cfg.Deadlines.Park, func(ctx context.Context) error {
+		return o.cfg.Host.Park(ctx, r.Request.VM, r.VNIC())
+	})
+	if err := reached(err, "park.host"); err != nil {
+		return err
+	}
+	return reached(o.retrieveStep(ctx, r), "park.guest")
 }
 
 // retrieveStep has the guest take the vNIC from its pod and make it like new.
@@ -91,7 +83,11 @@ func (o *Orchestrator) retrieveStep(ctx context.Context, r *record) error {
 	return step(ctx, r, "retrieve", o.cfg.Deadlines.Park, func(ctx context.Context) error {
 		m := move(r.Attachment)
 		m.Addresses, m.Routes = nil, nil
+		session := o.seen.session(r.Request.VM)
 		_, err := o.cfg.Guest.Retrieve(ctx, r.Request.VM, m)
+		if err == nil {
+			r.session = session
+		}
 		return err
 	})
 }
@@ -104,7 +100,7 @@ func (o *Orchestrator) parkRecord(tx store.Tx, r *record) (bool, error) {
 	}
 	p := pooled{
 		ID: r.VNIC(), VM: r.Request.VM, Network: r.Request.Network, State: taken, MAC: r.MAC, MTU: r.MTU,
-		Queues: r.Request.Queues, Slot: r.Slot, GuestPCI: r.GuestPCI, Updated: time.Now(),
+		Queues: r.Request.Queues, Slot: r.Slot, GuestPCI: r.GuestPCI, Session: r.session,
 	}
 	if r.Device == "" { // it was plugged for this attachment
 		if err := o.pool.FreeMAC(tx, r.owner(), r.MAC); err != nil {

@@ -208,6 +208,20 @@ func TestWarmHandover(t *testing.T) {
 	})
 }
 
+// TestMACOfAParkedOne asks for a MAC that a parked vNIC has.
+func TestMACOfAParkedOne(t *testing.T) {
+	inPool(t, 1, 1, func(r *rig) {
+		p := r.vnics()[0]
+		req := request("web", "eth0")
+		req.MAC = p.MAC
+		_, err := r.orch.Attach(r.t.Context(), req)
+		require.ErrorIs(r.t, err, vnic.ErrAddressTaken)
+		require.EqualError(r.t, err, "attach web/eth0 in vm1: phase requested: lease: mac "+p.MAC.String()+" is that of vnic "+string(p.ID)+
+			" in a pool of vm vm1; choose another, or detach that one: address taken")
+		r.settled()
+	})
+}
+
 func TestPoolIsEmpty(t *testing.T) {
 	inPool(t, 0, 1, func(r *rig) {
 		a, b := r.attach("web", "eth0"), r.attach("web", "eth1")

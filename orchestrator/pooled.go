@@ -51,13 +51,15 @@ type pooled struct {
 	Network string      `json:"network"`
 	State   pooledState `json:"state"`
 	// Attachment has it, in state taken.
-	Attachment vnic.ID   `json:"attachment,omitempty"`
-	MAC        vnic.MAC  `json:"mac"`
-	MTU        int       `json:"mtu"`
-	Queues     int       `json:"queues"`
-	Slot       string    `json:"slot,omitempty"`
-	GuestPCI   string    `json:"guestPCI,omitempty"`
-	Updated    time.Time `json:"updated"`
+	Attachment vnic.ID  `json:"attachment,omitempty"`
+	MAC        vnic.MAC `json:"mac"`
+	MTU        int      `json:"mtu"`
+	Queues     int      `json:"queues"`
+	Slot       string   `json:"slot,omitempty"`
+	GuestPCI   string   `json:"guestPCI,omitempty"`
+	// Session is that with the agent which made the vNIC like new.
+	Session string    `json:"session,omitempty"`
+	Updated time.Time `json:"updated"`
 
 	rev int64 // that it was read or written at
 }

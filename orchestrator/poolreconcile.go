@@ -9,11 +9,11 @@ import (
 
 // settlePooled makes a vNIC that no attachment has parked and like new, or gone.
 // One that was being plugged or unplugged, and nobody is at it any more, was left
-// by a crash.
+// by a crash. One that somebody is at is left alone.
 func (o *Orchestrator) settlePooled(ctx context.Context, old pooled, t truth) error {
-	unlock, err := o.vnics.Lock(ctx, old.ID)
-	if err != nil {
-		return err
+	unlock, ok := o.vnics.TryLock(old.ID)
+	if !ok {
+		return nil
 	}
 	defer unlock()
 	p, err := o.readPooled(ctx, old.ID)
@@ -39,12 +39,21 @@ func (t truth) whole(p pooled) bool {
 	return !t.guest || there && nic.Netns == ""
 }
 
+// asNew says whether a parked vNIC looks like one that was never used.
+func (t truth) asNew(p pooled) bool {
+	nic := t.nics[p.MAC]
+	return !nic.Up && nic.Interface == p.ID.LinkName() && len(nic.Addresses) == 0
+}
+
 // refresh has a parked vNIC be parked on both sides again: an agent that was
-// restarted has forgotten it, and anybody may have touched it. Nobody takes it
-// meanwhile.
+// restarted has forgotten it, and anybody may have touched it meanwhile. Nobody
+// takes it until that is done.
 func (o *Orchestrator) refresh(ctx context.Context, p *pooled, t truth) error {
 	bridged := t.ports[p.ID].Bridged
-	if !t.guest && !bridged {
+	// Without a session that is known, one begins, and the event of that comes.
+	session := o.seen.session(p.VM)
+	scrub := t.guest && session != "" && (!t.asNew(*p) || p.Session != session)
+	if !scrub && !bridged {
 		return nil
 	}
 	if err := o.shift(ctx, p, filling, nil); err != nil {
@@ -53,7 +62,7 @@ func (o *Orchestrator) refresh(ctx context.Context, p *pooled, t truth) error {
 		}
 		return err
 	}
-	err := o.refreshSteps(ctx, p, t.guest, bridged)
+	err := o.refreshSteps(ctx, p, scrub, bridged)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -61,7 +70,7 @@ func (o *Orchestrator) refresh(ctx context.Context, p *pooled, t truth) error {
 	return o.drainLocked(context.WithoutCancel(ctx), p)
 }
 
-func (o *Orchestrator) refreshSteps(ctx context.Context, p *pooled, guest, bridged bool) error {
+func (o *Orchestrator) refreshSteps(ctx context.Context, p *pooled, scrub, bridged bool) error {
 	if bridged {
 		err := within(ctx, "park", o.cfg.Deadlines.Park, func(ctx context.Context) error {
 			return o.cfg.Host.Park(ctx, p.VM, p.ID)
@@ -70,7 +79,7 @@ func (o *Orchestrator) refreshSteps(ctx context.Context, p *pooled, guest, bridg
 			return err
 		}
 	}
-	if guest {
+	if scrub {
 		err := o.scrub(ctx, p, o.cfg.Deadlines.Park)
 		if err != nil && !errors.Is(err, vnic.ErrAgentUnavailable) {
 			return err

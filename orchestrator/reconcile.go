@@ -316,7 +316,7 @@ func (o *Orchestrator) sweep(ctx context.Context) error {
 			errs = append(errs, o.unplugStray(ctx, p))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.sweepComing(ctx))...)
 }
 
 func (o *Orchestrator) knowsVM(ctx context.Context, vm string) (known bool, err error) {

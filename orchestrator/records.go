@@ -59,6 +59,8 @@ type record struct {
 	spoiled bool
 	// silent says that the guest's agent did not answer just now.
 	silent bool
+	// session is that with the agent which retrieved the vNIC.
+	session string
 	// luck is what the attach, or the detach, had with its pool.
 	luck luck
 }

@@ -287,6 +287,7 @@ func (o *Orchestrator) forgetVM(ctx context.Context, name string) error {
 		return late(rctx, "forget", o.cfg.Deadlines.VM, err)
 	}
 	o.seen.set(name, false)
+	o.seen.setAgent(name, false)
 	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error { return tx.Delete(vmPrefix + name) })
 	return err
 }

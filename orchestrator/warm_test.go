@@ -186,6 +186,7 @@ func TestDetachCannotParkNorUnplug(t *testing.T) {
 // of the agent in between.
 func TestWarmAttachAgain(t *testing.T) {
 	inPool(t, 1, 1, func(r *rig) {
+		r.setPool(0, 1)
 		id, seen := r.parked()[0], map[vnic.ID]bool{}
 		for i := range 20 {
 			a := r.attach([]string{"web", "db"}[i%2], "eth0")
@@ -200,7 +201,6 @@ func TestWarmAttachAgain(t *testing.T) {
 				r.world.StopAgent("vm1")
 				r.world.StartAgent("vm1")
 			}
-			require.NoError(r.t, r.orch.SetPool(r.t.Context(), vnic.Pool{VM: "vm1", Network: "blue", Low: 0, High: 1}))
 			synctest.Wait()
 			r.consistent()
 			r.detach(a)

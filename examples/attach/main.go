@@ -40,6 +40,7 @@ func main() {
 func run(ctx context.Context) error {
 	vm := vnic.VM{Name: "vm1"}
 	flag.StringVar(&vm.QMP, "qmp", "", "QEMU's QMP socket")
+	flag.StringVar(&vm.Libvirt, "libvirt", "", "the domain instead, such as qemu:///system/NAME")
 	flag.StringVar(&vm.Channel, "channel", "", "socket of the agent's channel")
 	pod := flag.String("pod", "", "name of the pod's network namespace in the guest")
 	var ports []vnic.PortMapping

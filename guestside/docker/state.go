@@ -49,7 +49,7 @@ type endpoint struct {
 	Asked     asked              `json:"asked"`
 	ID        vnic.ID            `json:"id"`             // the attachment's
 	VNIC      vnic.ID            `json:"vnic,omitempty"` // the vNIC's, empty for the attachment's
-	Name      string             `json:"name"` // brfuse's network
+	Name      string             `json:"name"`           // brfuse's network
 	MAC       vnic.MAC           `json:"mac"`
 	PCI       string             `json:"pci,omitempty"`
 	Addresses []netip.Prefix     `json:"addresses"` // those that dockerd knows of

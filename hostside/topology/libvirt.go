@@ -12,7 +12,12 @@ type controller struct {
 	Index   int      `xml:"index,attr"`
 	Model   string   `xml:"model,attr"`
 	Alias   alias    `xml:"alias"`
+	Target  *chassis `xml:"target"`
 	Address *address `xml:"address"`
+}
+
+type chassis struct {
+	Number int `xml:"chassisNr,attr"`
 }
 
 type alias struct {
@@ -52,31 +57,74 @@ type qemuArg struct {
 }
 
 // LibvirtXML returns the elements to add to a domain: the first part to
-// <devices>, the qemu:commandline after it to <domain>.
+// <devices>, the qemu:commandline after it, if there is one, to <domain>.
 func (l Layout) LibvirtXML() string {
 	var b strings.Builder
 	b.WriteString("<!-- in <devices> -->\n")
-	first := max(l.FirstIndex, 1)
-	for i := range l.Bridges {
-		port, bridge := first+2*i, first+2*i+1
-		element(&b, controller{
-			Type: "pci", Index: port, Model: "pcie-root-port", Alias: alias{fmt.Sprintf("ua-"+portID, i+1)},
-		})
-		element(&b, controller{
-			Type: "pci", Index: bridge, Model: "pcie-to-pci-bridge", Alias: alias{fmt.Sprintf("ua-"+bridgeID, i+1)},
-			Address: &address{Type: "pci", Domain: "0x0000", Bus: fmt.Sprintf("0x%02x", port), Slot: "0x00", Function: "0x0"},
-		})
+	for _, c := range l.controllers() {
+		element(&b, c)
 	}
 	ch := channel{Type: "unix"}
 	ch.Source.Mode, ch.Source.Path = "bind", l.Channel
 	ch.Target.Type, ch.Target.Name = "virtio", ChannelName
 	element(&b, ch)
 	b.WriteString("<!-- in <domain> -->\n")
-	element(&b, commandline{
-		NS:   "http://libvirt.org/schemas/domain/qemu/1.0",
-		Args: []qemuArg{{Value: "-qmp"}, {Value: "unix:" + escape(l.QMP) + ",server=on,wait=off"}},
-	})
+	c := commandline{NS: "http://libvirt.org/schemas/domain/qemu/1.0"}
+	for _, a := range append(l.LibvirtArgs(), l.qmpArgs()...) {
+		c.Args = append(c.Args, qemuArg{Value: a})
+	}
+	if len(c.Args) != 0 {
+		element(&b, c)
+	}
 	return b.String()
+}
+
+func (l Layout) controllers() (list []controller) {
+	next := max(l.FirstIndex, 1)
+	add := func(model, id string, on *address) (index int) {
+		c := controller{Type: "pci", Index: next, Model: model, Alias: alias{"ua-" + id}, Address: on}
+		if model == "pci-bridge" {
+			c.Target = &chassis{firstChassis + len(list) + 1}
+		}
+		list = append(list, c)
+		next++
+		return c.Index
+	}
+	top := 0
+	if l.kind() == nested {
+		top = add("pcie-to-pci-bridge", topID, place(add("pcie-root-port", fmt.Sprintf(portID, 1), nil), 0))
+	}
+	for i := 1; i <= l.Bridges; i++ {
+		id := fmt.Sprintf(bridgeID, i)
+		switch l.kind() {
+		case flat:
+			add("pcie-to-pci-bridge", id, place(add("pcie-root-port", fmt.Sprintf(portID, i), nil), 0))
+		case nested:
+			add("pci-bridge", id, place(top, i))
+		case onRoot:
+			add("pci-bridge", id, nil)
+		}
+	}
+	return list
+}
+
+func place(bus, slot int) *address {
+	return &address{Type: "pci", Domain: "0x0000", Bus: fmt.Sprintf("0x%02x", bus), Slot: fmt.Sprintf("0x%02x", slot), Function: "0x0"}
+}
+
+// LibvirtArgs returns the arguments that libvirt must pass on to QEMU, since it
+// has no words of its own for them. Those about vNICs go for all virtio NICs.
+func (l Layout) LibvirtArgs() (args []string) {
+	if l.kind() != flat {
+		args = append(args, "-global", "pci-bridge.shpc=off")
+		for i := 1; i <= l.Bridges; i++ {
+			args = append(args, "-device", placeholder+",bus=ua-"+fmt.Sprintf(bridgeID, i)+",addr=0x0")
+		}
+	}
+	if n, all := l.vectors(); !all {
+		args = append(args, "-global", fmt.Sprintf("virtio-net-pci.vectors=%d", n))
+	}
+	return args
 }
 
 // element writes v with its empty elements in the short form.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -192,6 +193,9 @@ func (s *Site) RuleIDs(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
+// netdevName finds network backends, of QMP and of libvirt, in what QEMU prints.
+var netdevName = regexp.MustCompile(`\b(?:brfn|hostua-brf)([0-9a-f]{10})\b`)
+
 func (tr *Truths) askQEMU(ctx context.Context, vm *vmlab.VM) error {
 	raw, err := vm.Monitor().Do(ctx, "qom-list", map[string]any{"path": "/machine/peripheral"})
 	if err != nil {
@@ -204,7 +208,7 @@ func (tr *Truths) askQEMU(ctx context.Context, vm *vmlab.VM) error {
 		return err
 	}
 	for _, p := range props {
-		if id, ok := strings.CutPrefix(p.Name, "brf"); ok && len(id) == 10 {
+		if id, ok := strings.CutPrefix(strings.TrimPrefix(p.Name, "ua-"), "brf"); ok && len(id) == 10 {
 			tr.Devices = append(tr.Devices, id)
 		}
 	}
@@ -214,10 +218,8 @@ func (tr *Truths) askQEMU(ctx context.Context, vm *vmlab.VM) error {
 		return err
 	}
 	seen := map[string]bool{}
-	for _, word := range strings.FieldsFunc(string(raw), func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789", r) }) {
-		if id, ok := strings.CutPrefix(word, "brfn"); ok && len(id) == 10 {
-			seen[id] = true
-		}
+	for _, m := range netdevName.FindAllSubmatch(raw, -1) {
+		seen[string(m[1])] = true
 	}
 	for id := range seen {
 		tr.Netdevs = append(tr.Netdevs, id)

@@ -38,6 +38,9 @@ type Config struct {
 	CPUs int
 	// VNICs is for how many hotplugged vNICs there are slots. Default: 31.
 	VNICs int
+	// Machine is QEMU's machine type, as topology has it. Default: q35. A domain has
+	// that one.
+	Machine string
 	// Reboots has QEMU boot the guest again when it reboots, panics or is reset.
 	// Default: QEMU ends then.
 	Reboots bool
@@ -74,6 +77,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Mem = cmp.Or(c.Mem, 384)
 	c.CPUs = cmp.Or(c.CPUs, 1)
 	c.VNICs = cmp.Or(c.VNICs, 31)
+	c.Machine = cmp.Or(c.Machine, topology.Q35)
 	c.BootTimeout = cmp.Or(c.BootTimeout, 2*time.Minute)
 	return c, nil
 }
@@ -91,13 +95,13 @@ const (
 // `brfuse topology` prints. The sockets are QEMU's own to make; the lab's two
 // channels are socket pairs, which are connected from the start.
 func (c Config) args(kernel, accel string) ([]string, error) {
-	layout, err := topology.Plan(c.VNICs)
+	layout, err := topology.PlanFor(topology.Wish{VNICs: c.VNICs, CPUs: c.CPUs, Machine: c.Machine})
 	if err != nil {
 		return nil, err
 	}
 	layout.QMP, layout.Channel = c.file("qmp"), c.file("agent")
 	args := []string{
-		"-name", c.Name, "-M", "q35",
+		"-name", c.Name, "-M", c.Machine,
 		"-m", strconv.Itoa(c.Mem), "-smp", strconv.Itoa(c.CPUs),
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", kernel, "-initrd", c.Initrd, "-append", c.cmdline(),

@@ -40,7 +40,7 @@ var domainXML = template.Must(template.New("domain").Funcs(template.FuncMap{"x":
   <features><acpi/><apic/></features>
   {{.CPU}}
   <on_poweroff>destroy</on_poweroff>
-  <on_reboot>destroy</on_reboot>
+  <on_reboot>{{if .Reboots}}restart{{else}}destroy{{end}}</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
     <emulator>{{x .QEMU}}</emulator>

@@ -190,6 +190,8 @@ func (p *parts) VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM {
 	case err != nil && !errors.Is(err, vnic.ErrUnknownVM):
 		p.log.Debug("state of vm", "vm", vm.Name, "error", err)
 		m.State = "silent"
+	case st.Moving:
+		m.State = "migrating"
 	case st.Running:
 		m.State, m.QemuVersion, m.Hotplug = "running", st.Version, st.Hotplug
 		m.SlotsUsed, m.SlotsTotal = clampUint32(st.SlotsUsed), clampUint32(st.SlotsTotal)

@@ -47,8 +47,17 @@ const DefaultQuarantine = 30 * time.Second
 
 // Owner is who holds a lease.
 type Owner struct {
-	ID  vnic.ID  `json:"id"`
+	ID vnic.ID `json:"id"`
+	// Key is that of the attachment. The vNIC of a pool has the VM only.
 	Key vnic.Key `json:"key"`
+}
+
+// String names the attachment, or the pool's vNIC, which has no pod.
+func (o Owner) String() string {
+	if o.Key.Pod == "" {
+		return "vnic " + string(o.ID) + " in a pool of vm " + o.Key.VM
+	}
+	return o.Key.String()
 }
 
 // Lease is an address that is held.

@@ -43,7 +43,7 @@ func (p *Pool) TakeMAC(tx store.Tx, owner Owner, want vnic.MAC) (vnic.MAC, error
 				return vnic.MAC{}, err
 			}
 			return vnic.MAC{}, &vnic.TakenError{
-				What: "mac " + m.String(), Why: "is that of " + o.Key.String() + "; choose another, or detach that one", Err: vnic.ErrAddressTaken,
+				What: "mac " + m.String(), Why: "is that of " + o.String() + "; choose another, or detach that one", Err: vnic.ErrAddressTaken,
 			}
 		}
 	}

@@ -226,6 +226,11 @@ func (w *World) Soil(vm string, id vnic.ID, dirt string, sticks bool) {
 	})
 }
 
+// SetUp sets a vNIC up by hand.
+func (w *World) SetUp(vm string, id vnic.ID) {
+	w.change(func() []vnic.Event { w.machines[vm].devices[id].up = true; return nil })
+}
+
 // Taint is Soil by anybody in the guest, wherever the vNIC is.
 func (w *World) Taint(vm string, id vnic.ID, dirt string, sticks bool) {
 	w.change(func() []vnic.Event {

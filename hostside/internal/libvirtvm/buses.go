@@ -10,54 +10,63 @@ import (
 	"github.com/brfuse/brfuse/hostside/internal/slots"
 )
 
-// buses returns the buses of a domain that accept hotplugged devices.
-func (d *domain) buses() []slots.Bus {
+// bridges returns the PCI controllers by their numbers.
+func (d *domain) bridges() map[int]device {
 	bridges := map[int]device{}
 	for _, dev := range d.Devices.All {
 		if dev.XMLName.Local == "controller" && dev.Type == "pci" && dev.Index != nil {
 			bridges[*dev.Index] = dev
 		}
 	}
-	m := d.hotplug()
-	var out []slots.Bus
+	return bridges
+}
+
+// busName is QEMU's name of a controller's bus: the alias, which users may choose.
+func busName(index int, controller device) string {
+	if name := controller.Alias.Name; name != "" {
+		return name
+	}
+	return "pci." + strconv.Itoa(index)
+}
+
+// buses returns the buses of a domain that accept hotplugged devices, and the
+// numbers of their controllers by name.
+func (d *domain) buses() (buses []slots.Bus, numbers map[string]int) {
+	bridges, m := d.bridges(), d.hotplug()
+	at, numbers := map[int]int{}, map[string]int{}
 	for _, index := range slices.Sorted(maps.Keys(bridges)) {
 		dev := bridges[index]
 		class, ok := m.class(dev)
 		if !ok {
 			continue
 		}
-		b := slots.Bus{Name: busName(index), Class: class, NoZero: true, Taken: map[int]string{}, Wired: map[int]bool{}}
+		b := slots.Bus{Name: busName(index, dev), Class: class, NoZero: true, Taken: map[int]string{}, Wired: map[int]bool{}}
 		if dev.Model == "pci-root" {
 			b.Taken[isaBridge] = "built in"
 		}
-		out = append(out, b)
+		at[index], numbers[b.Name] = len(buses), index
+		buses = append(buses, b)
 	}
-	for i := range out {
-		d.occupy(&out[i])
-	}
-	return out
-}
-
-// isaBridge is the device number of a PC's ISA bridge, which isn't in the XML.
-const isaBridge = 1
-
-// occupy notes what is on a bus.
-func (d *domain) occupy(b *slots.Bus) {
 	for _, dev := range d.Devices.All {
 		index, slot, ok := dev.place()
-		if !ok || busName(index) != b.Name {
+		i, hotplugged := at[index]
+		if !ok || !hotplugged {
 			continue
 		}
 		owner := dev.Alias.Name
 		if owner == "" {
 			owner = dev.XMLName.Local
 		}
-		b.Taken[slot] = owner
+		buses[i].Taken[slot] = owner
 		if dev.XMLName.Local == "controller" && dev.Type == "pci" {
-			b.Wired[slot] = true
+			buses[i].Wired[slot] = true
 		}
 	}
+	return buses, numbers
 }
+
+// isaBridge is the device number of a PC's ISA bridge, which isn't in the XML.
+const isaBridge = 1
 
 // hotplug is how a machine signals plugs.
 type hotplug struct {

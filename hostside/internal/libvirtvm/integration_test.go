@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
-	"github.com/brfuse/brfuse/hostside/internal/slots"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -38,6 +37,7 @@ func TestIntegrationMachineTypes(t *testing.T) {
 			"native", "q35", oneBridge + `<controller type='pci' index='3' model='pcie-root-port'/>` + commandline +
 				`<qemu:arg value='-global'/><qemu:arg value='ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off'/></qemu:commandline>`, 0, 32, "native", "pci.3/00",
 		},
+		{"bridge that has a name", "q35", strings.Replace(oneBridge, "<address", "<alias name='ua-br1'/><address", 1), 0, 31, "acpi", "ua-br1/01"},
 		{"machine without bridge support of ACPI", "pc-q35-6.0", "<controller type='pci' index='1' model='pcie-root-port'/>", 0, 1, "native", "pci.1/00"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestIntegrationTakenSlot(t *testing.T) {
 	s := withoutGuest(t, "q35", oneBridge)
 	v := s.dial(t)
 	other := s.nic(t, 1)
-	text, err := ifaceXML(other, &slots.Slot{Bus: "pci.2", Device: 1})
+	text, err := ifaceXML(other, 2, 1)
 	require.NoError(t, err)
 	require.NoError(t, s.attach(ctx, strings.ReplaceAll(text, alias(other.ID), "ua-others")))
 	slot, err := v.Plug(ctx, s.nic(t, 1))
@@ -118,7 +118,7 @@ func TestIntegrationSameAlias(t *testing.T) {
 	v := s.dial(t)
 	s.awaitDriver(ctx, t, v)
 	n := s.nic(t, 1)
-	text, err := ifaceXML(n, &slots.Slot{Bus: "pci.2", Device: 7})
+	text, err := ifaceXML(n, 2, 7)
 	require.NoError(t, err)
 	require.NoError(t, s.attach(ctx, text))
 	slot, err := v.Plug(ctx, n)
@@ -129,7 +129,7 @@ func TestIntegrationSameAlias(t *testing.T) {
 	n = s.nic(t, 1)
 	stranger := n
 	stranger.MAC = vnic.NewMAC()
-	text, err = ifaceXML(stranger, &slots.Slot{Bus: "pci.2", Device: 8})
+	text, err = ifaceXML(stranger, 2, 8)
 	require.NoError(t, err)
 	require.NoError(t, s.attach(ctx, text))
 	_, err = v.Plug(ctx, n)

@@ -92,6 +92,10 @@ func (v *VM) reserve(ctx context.Context, id vnic.ID) (*slots.Slot, error) {
 // add attaches the device and returns its slot. On error something may be left:
 // undo it, when call, the last one made, has ended.
 func (v *VM) add(ctx context.Context, n backend.NIC) (name string, call *pending, err error) {
+	// libvirt makes backend and device in one step: this is before both.
+	if err := failpoint.Hit("plug.netdev"); err != nil {
+		return "", nil, err
+	}
 	c, err := v.connection(ctx, nil)
 	if err != nil {
 		return "", nil, err
@@ -102,7 +106,7 @@ func (v *VM) add(ctx context.Context, n backend.NIC) (name string, call *pending
 			return "", call, errors.Join(e, err)
 		}
 		v.nics.put(n.ID, nic{mac: n.MAC, slot: s.String(), adding: true})
-		text, e := ifaceXML(n, s)
+		text, e := ifaceXML(n, v.busNumber(s.Bus), s.Device)
 		if e != nil {
 			return "", call, e
 		}

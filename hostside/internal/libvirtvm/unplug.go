@@ -44,7 +44,11 @@ func (v *VM) remove(ctx context.Context, id vnic.ID) error {
 		}
 	}
 	v.forget(id)
-	return failpoint.Hit("unplug.device")
+	// libvirt removes device and backend in one step: these are behind both.
+	if err := failpoint.Hit("unplug.device"); err != nil {
+		return err
+	}
+	return failpoint.Hit("unplug.netdev")
 }
 
 // detach asks the guest to let go, again when it is busy or doesn't react, and

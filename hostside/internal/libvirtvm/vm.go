@@ -33,10 +33,11 @@ type VM struct {
 	life context.Context
 	stop context.CancelFunc
 
-	mu      sync.Mutex // guards what follows
-	client  *client    // nil while libvirtd doesn't answer
-	outage  error      // why there is no client
-	gone    error      // set once the domain has stopped
+	mu      sync.Mutex     // guards what follows
+	numbers map[string]int // of PCI controllers, by the names of their buses
+	client  *client        // nil while libvirtd doesn't answer
+	outage  error          // why there is no client
+	gone    error          // set once the domain has stopped
 	ended   chan struct{}
 	changed chan struct{} // closed, and made anew, when one of these changes
 }
@@ -124,9 +125,20 @@ func (v *VM) inspect(ctx context.Context, c *client) (found map[vnic.ID]nic, gon
 	if err != nil {
 		return nil, nil, err
 	}
-	v.slots.Merge(mark, d.buses())
+	buses, numbers := d.buses()
+	v.mu.Lock()
+	v.numbers = numbers
+	v.mu.Unlock()
+	v.slots.Merge(mark, buses)
 	found = d.vnics()
 	return found, v.nics.learn(found), nil
+}
+
+// busNumber is what libvirt calls a bus.
+func (v *VM) busNumber(name string) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.numbers[name]
 }
 
 // fetch reads the live XML.

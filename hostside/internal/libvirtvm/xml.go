@@ -106,7 +106,7 @@ func aliasID(name string) (vnic.ID, bool) {
 
 // vnics returns the vNICs that the domain has.
 func (d *domain) vnics() map[vnic.ID]nic {
-	found := map[vnic.ID]nic{}
+	found, bridges := map[vnic.ID]nic{}, d.bridges()
 	for _, dev := range d.Devices.All {
 		id, ok := aliasID(dev.Alias.Name)
 		if !ok || dev.XMLName.Local != "interface" {
@@ -115,15 +115,12 @@ func (d *domain) vnics() map[vnic.ID]nic {
 		n := nic{}
 		n.mac, _ = vnic.ParseMAC(dev.MAC.Address)
 		if bus, slot, ok := dev.place(); ok {
-			n.slot = slots.Name(busName(bus), slot)
+			n.slot = slots.Name(busName(bus, bridges[bus]), slot)
 		}
 		found[id] = n
 	}
 	return found
 }
-
-// busName is libvirt's, and QEMU's, name of a controller's bus.
-func busName(index int) string { return "pci." + strconv.Itoa(index) }
 
 // iface is the XML of a vNIC's interface.
 type iface struct {
@@ -156,13 +153,9 @@ type ifaceMTU struct {
 	Size int `xml:"size,attr"`
 }
 
-// ifaceXML describes n in a slot: a device without legacy interface, whose ports
+// ifaceXML describes n in a slot of the bus of that number: a device without legacy interface, whose ports
 // are scarce, and without option ROM, of which 31 don't fit a bridge's memory.
-func ifaceXML(n backend.NIC, s *slots.Slot) (string, error) {
-	index, err := strconv.Atoi(strings.TrimPrefix(s.Bus, "pci."))
-	if err != nil {
-		return "", fmt.Errorf("bus %s has no number: %w", s.Bus, err)
-	}
+func ifaceXML(n backend.NIC, bus, slot int) (string, error) {
 	x := iface{Type: "ethernet", Alias: named{alias(n.ID)}}
 	x.Target.Dev, x.Target.Managed = n.Tap, "no"
 	x.MAC.Address, x.Model.Type, x.ROM.Enabled = n.MAC.String(), "virtio-non-transitional", "no"
@@ -172,7 +165,7 @@ func ifaceXML(n backend.NIC, s *slots.Slot) (string, error) {
 	if n.MTU != 0 {
 		x.MTU = &ifaceMTU{n.MTU}
 	}
-	x.Address = pciAddr{"pci", "0x0000", fmt.Sprintf("%#02x", index), fmt.Sprintf("%#02x", s.Device), "0x0"}
+	x.Address = pciAddr{"pci", "0x0000", fmt.Sprintf("%#02x", bus), fmt.Sprintf("%#02x", slot), "0x0"}
 	b, err := xml.Marshal(x)
 	return string(b), err
 }

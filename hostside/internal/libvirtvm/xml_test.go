@@ -28,6 +28,7 @@ func TestDomain(t *testing.T) {
 	assert.Equal(t, map[vnic.ID]nic{
 		"0123456789": {mac: vnic.MAC{0x52, 0x54, 0, 1, 2, 3}, slot: "pci.2/01"},
 	}, d.vnics(), "neither those without our alias nor those of another kind")
+	buses, numbers := d.buses()
 	assert.Equal(t, []slots.Bus{
 		{Name: "pci.1", Class: slots.ACPIPort, NoZero: true, Taken: map[int]string{0: "pci.2"}, Wired: map[int]bool{0: true}},
 		{
@@ -35,7 +36,8 @@ func TestDomain(t *testing.T) {
 			Taken: map[int]string{1: "ua-brf0123456789", 2: "ua-mine", 3: "virtio-disk0"},
 		},
 		{Name: "pci.3", Class: slots.ACPIPort, NoZero: true, Taken: map[int]string{0: "virtio-serial0"}, Wired: map[int]bool{}},
-	}, d.buses(), "the port that is closed is none")
+	}, buses, "the port that is closed is none")
+	assert.Equal(t, map[string]int{"pci.1": 1, "pci.2": 2, "pci.3": 3}, numbers)
 	path, err := d.channel()
 	require.NoError(t, err)
 	assert.Equal(t, "/var/lib/libvirt/qemu/channel/target/domain-1-web/org.brfuse.agent.0", path)
@@ -43,13 +45,13 @@ func TestDomain(t *testing.T) {
 
 func TestInterface(t *testing.T) {
 	n := backend.NIC{ID: "0123456789", MAC: vnic.MAC{0x52, 0x54, 0, 1, 2, 3}, Queues: 1, Tap: "brf0123456789"}
-	text, err := ifaceXML(n, &slots.Slot{Bus: "pci.12", Device: 31})
+	text, err := ifaceXML(n, 12, 31)
 	require.NoError(t, err)
 	assert.Equal(t, `<interface type="ethernet"><target dev="brf0123456789" managed="no"></target><mac address="52:54:00:01:02:03"></mac>`+
 		`<model type="virtio-non-transitional"></model><rom enabled="no"></rom><alias name="ua-brf0123456789"></alias>`+
 		`<address type="pci" domain="0x0000" bus="0x0c" slot="0x1f" function="0x0"></address></interface>`, text)
 	n.Queues, n.MTU = 4, 9000
-	text, err = ifaceXML(n, &slots.Slot{Bus: "pci.2"})
+	text, err = ifaceXML(n, 2, 0)
 	require.NoError(t, err)
 	assert.Contains(t, text, `<driver queues="4"></driver><mtu size="9000"></mtu>`)
 }
@@ -107,7 +109,8 @@ func FuzzDomain(f *testing.F) {
 			return
 		}
 		table := slots.New()
-		table.Merge(table.Mark(), d.buses())
+		buses, _ := d.buses()
+		table.Merge(table.Mark(), buses)
 		for id := range d.vnics() {
 			_, ok := d.withLink(id, true)
 			require.True(t, ok)

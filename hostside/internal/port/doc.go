@@ -9,5 +9,7 @@
 // here would be the pods, which are not trusted with it.
 //
 // A tap is silent: the host has no address on it, neither sends nor hears IPv6
-// and ARP there, and learns no forwarding entry from it.
+// and ARP there, and learns no forwarding entry from it. Its alias names its VM and
+// network, and says whether it is parked: down and in no bridge because the host
+// wants it so.
 package port

@@ -138,7 +138,7 @@ func TestIntegrationPlug(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, want, list)
 	require.NoError(t, v.SetLink(t.Context(), one.ID, false))
-	for property, is := range map[string]string{"vectors": "5", "mq": "true", "host_mtu": "1400", "romfile": `""`, "disable-legacy": `"on"`} {
+	for property, is := range map[string]string{"vectors": "5", "ioeventfd": "false", "mq": "true", "host_mtu": "1400", "romfile": `""`, "disable-legacy": `"on"`} {
 		out, err := v.conn.Do(t.Context(), qmp.Command{Execute: "qom-get", Args: args{"path": devicePath(two.ID), "property": property}})
 		require.NoError(t, err)
 		assert.Equal(t, is, string(out), property)
@@ -253,12 +253,12 @@ func TestIntegrationMachineTypes(t *testing.T) {
 		hotplug string
 		first   string
 	}{
-		{"i440fx", []string{"-M", "pc"}, 31, "acpi", "pci.0/02"},
-		{"i440fx with a bridge", []string{"-M", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1"}, 61, "acpi", "pci.0/03"},
-		{"i440fx with a bridge without SHPC", []string{"-M", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1,shpc=off"}, 62, "acpi", "pci.0/03"},
+		{"i440fx", []string{"-M", "pc"}, 30, "acpi", "pci.0/02"},
+		{"i440fx with a bridge", []string{"-M", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1"}, 60, "acpi", "pci.0/03"},
+		{"i440fx with a bridge without SHPC", []string{"-M", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1,shpc=off"}, 61, "acpi", "pci.0/03"},
 		{"i440fx with ACPI on bridges alone", slices.Concat(pcBridges, []string{"-M", "pc", "-global", "PIIX4_PM.acpi-root-pci-hotplug=off"}), 63, "acpi", "b1/01"},
-		{"i440fx with ACPI on its root alone", slices.Concat(pcBridges, []string{"-M", "pc", "-global", "PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off"}), 29 + 31, "acpi", "pci.0/04"},
-		{"i440fx with a second root", []string{"-M", "pc", "-device", "pxb,id=px,bus_nr=128,bus=pci.0"}, 31, "acpi", "pci.0/03"},
+		{"i440fx with ACPI on its root alone", slices.Concat(pcBridges, []string{"-M", "pc", "-global", "PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off"}), 28 + 31, "acpi", "pci.0/04"},
+		{"i440fx with a second root", []string{"-M", "pc", "-device", "pxb,id=px,bus_nr=128,bus=pci.0"}, 30, "acpi", "pci.0/03"},
 		{"root ports, one that bears the name of the root", []string{"-M", "q35", "-device", "pcie-root-port,id=p1,chassis=1", "-device", "pcie-root-port,chassis=2"}, 1, "acpi", "p1/00"},
 		{"packed root ports", []string{
 			"-M", "q35", "-device", "pcie-root-port,id=p0,addr=5.0,multifunction=on,chassis=1",

@@ -30,7 +30,8 @@ type nics struct {
 	mu    sync.Mutex // guards what follows
 	known map[vnic.ID]nic
 	waits map[vnic.ID]*removal
-	late  map[vnic.ID]int // events yet to come of devices that are known to be gone
+	late  map[vnic.ID]int  // events yet to come of devices that are known to be gone
+	bare  map[vnic.ID]bool // whose devices were detached, and backends not yet removed
 }
 
 // removal is what somebody waits for.
@@ -40,7 +41,7 @@ type removal struct {
 }
 
 func newNICs() *nics {
-	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]*removal{}, late: map[vnic.ID]int{}}
+	return &nics{known: map[vnic.ID]nic{}, waits: map[vnic.ID]*removal{}, late: map[vnic.ID]int{}, bare: map[vnic.ID]bool{}}
 }
 
 // lock waits until no other operation on id is under way.
@@ -69,6 +70,7 @@ func (n *nics) put(id vnic.ID, d nic) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.known[id] = d
+	delete(n.bare, id)
 }
 
 // learn notes a device that was found, unless it is known.
@@ -77,6 +79,7 @@ func (n *nics) learn(id vnic.ID, d nic) {
 	defer n.mu.Unlock()
 	if _, ok := n.known[id]; !ok {
 		n.known[id] = d
+		delete(n.bare, id)
 	}
 }
 
@@ -111,6 +114,22 @@ func (n *nics) lose(id vnic.ID) (lost, adding bool) {
 func (n *nics) added(id vnic.ID) (lost, ok bool) {
 	ok = n.update(id, func(d *nic) { lost, d.adding = d.lost, d.lost })
 	return lost, ok
+}
+
+// setDetached notes whether nothing but the backend is left of id.
+func (n *nics) setDetached(id vnic.ID, is bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if delete(n.bare, id); is {
+		n.bare[id] = true
+	}
+}
+
+// isDetached tells whether nothing but the backend is left of id, if that.
+func (n *nics) isDetached(id vnic.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.bare[id]
 }
 
 // await registers a waiter for the removal of id: nil once the device is gone,

@@ -210,7 +210,8 @@ func (v *VM) dropFiles(ctx context.Context, names []string) {
 func (v *VM) addDevice(ctx context.Context, n backend.NIC, s *slots.Slot) (*slots.Slot, error) {
 	var err error
 	for range slotTries {
-		a := deviceArgs(n, s, v.slots.Vectors(s, n.Queues, v.cpus))
+		a := deviceArgs(n, s, v.slots.Vectors(s, n.Queues, v.traits.cpus))
+		v.traits.trim(a, len(n.Vhost) != 0)
 		v.nics.put(n.ID, nic{mac: n.MAC, slot: s.String(), backend: true, adding: true, args: a})
 		if err = v.run(ctx, "device_add", a); !slotUnusable(err) && !guestBusy(err) {
 			return s, err

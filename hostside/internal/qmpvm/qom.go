@@ -88,13 +88,6 @@ func (c *Conn) askSome(ctx context.Context, queries []*query) error {
 	return nil
 }
 
-// cpus returns how many CPUs the guest has.
-func (c *Conn) cpus(ctx context.Context) (int, error) {
-	var list []struct{}
-	err := c.ask(ctx, &query{cmd: "query-cpus-fast", into: &list})
-	return max(1, len(list)), err
-}
-
 // run runs a command whose answer is empty.
 func (v *VM) run(ctx context.Context, cmd string, a args) error {
 	_, err := v.conn.Do(ctx, qmp.Command{Execute: cmd, Args: a})

@@ -135,7 +135,8 @@ func (c *Conn) findChildren(ctx context.Context, found []*foundBus) ([]slots.Bus
 }
 
 // assemble leaves out the buses that nobody plugs, and those that can't be named:
-// a port without an id may well be called pcie.0, like the root of all.
+// a port without an id may well be called pcie.0, like the root of all. Devices
+// without an id never leave, bridges neither.
 func assemble(found []*foundBus, children []*child) []slots.Bus {
 	bridges, named := map[string]bool{}, map[string]int{}
 	for _, b := range found {
@@ -155,7 +156,7 @@ func assemble(found []*foundBus, children []*child) []slots.Bus {
 			if d.bus == b && d.addr >= 0 {
 				here.Taken[d.addr>>3] = d.path
 				here.Vectors[d.addr>>3] += d.vectors
-				here.Wired[d.addr>>3] = here.Wired[d.addr>>3] || bridges[d.path]
+				here.Wired[d.addr>>3] = here.Wired[d.addr>>3] || bridges[d.path] || !strings.HasPrefix(d.path, peripheral+"/")
 			}
 		}
 		buses = append(buses, here)

@@ -51,7 +51,8 @@ func (s *Seat) Close() error {
 	return s.vm.conn.Close()
 }
 
-// PID returns QEMU's process id.
+// PID returns the id of the process that made the QMP socket: QEMU's own, or that of
+// who started it.
 func (s *Seat) PID() (int, error) {
 	uc, ok := s.vm.conn.nc.(*net.UnixConn)
 	if !ok {

@@ -42,7 +42,9 @@ func (v *VM) Detach(ctx context.Context, id vnic.ID) error {
 	unlock, err := v.nics.lock(ctx, id)
 	if err == nil {
 		defer unlock()
-		err = v.deleteDevice(ctx, id)
+		if err = v.deleteDevice(ctx, id); err == nil {
+			v.nics.setDetached(id, true)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("detach vnic %s from vm %s: %w", id, v.name, err)
@@ -52,8 +54,10 @@ func (v *VM) Detach(ctx context.Context, id vnic.ID) error {
 
 // remove removes device and backend. Hold the lock of id.
 func (v *VM) remove(ctx context.Context, id vnic.ID) error {
-	if err := v.deleteDevice(ctx, id); err != nil {
-		return err
+	if !v.nics.isDetached(id) {
+		if err := v.deleteDevice(ctx, id); err != nil {
+			return err
+		}
 	}
 	if err := failpoint.Hit("unplug.device"); err != nil {
 		return err
@@ -61,6 +65,7 @@ func (v *VM) remove(ctx context.Context, id vnic.ID) error {
 	if err := v.deleteNetdev(ctx, id); err != nil {
 		return err
 	}
+	v.nics.setDetached(id, false)
 	return failpoint.Hit("unplug.netdev")
 }
 

@@ -23,7 +23,7 @@ type VM struct {
 	conn   *Conn
 	log    *slog.Logger
 	slots  *slots.Table
-	cpus   int // of the guest when it was dialled
+	traits traits
 	nics   *nics
 	stale  stale
 	events *queue[vnic.Event]
@@ -63,7 +63,7 @@ func newVM(ctx context.Context, name string, conn *Conn, sub *Subscription, log 
 	}
 	err := v.refresh(ctx)
 	if err == nil {
-		v.cpus, err = v.conn.cpus(ctx)
+		v.traits, err = v.conn.traits(ctx)
 	}
 	if err == nil {
 		_, err = v.List(ctx)

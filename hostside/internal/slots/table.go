@@ -9,6 +9,7 @@ type Table struct {
 	clock  uint64     // counts changes
 	all    map[string]*Slot
 	owners map[string]*Slot
+	used   int              // slots with owners
 	free   [classes][]*Slot // queues; entries that are no longer free are skipped
 }
 
@@ -18,10 +19,14 @@ func New() *Table {
 }
 
 // Reserve gives owner the best free slot, in constant time. End it by Land,
-// Release or Refused.
+// Release or Refused. There is none when [MaxVNICs] are in use: one more might
+// be the end of QEMU.
 func (t *Table) Reserve(owner string) (*Slot, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.used >= MaxVNICs {
+		return nil, false
+	}
 	for c := range t.free {
 		for len(t.free[c]) != 0 {
 			s := t.free[c][0]
@@ -78,17 +83,14 @@ func (t *Table) Cancel(s *Slot, owner string) {
 	}
 }
 
-// Counts returns the slots in use, all of them, and whether any is under ACPI.
+// Counts returns the slots in use, those that can be, and whether any is under ACPI.
 func (t *Table) Counts() (used, total int, acpi bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.all {
-		if s.owner != "" {
-			used++
-		}
 		acpi = acpi || s.class.ACPI()
 	}
-	return used, len(t.all), acpi
+	return t.used, max(t.used, min(len(t.all), MaxVNICs)), acpi
 }
 
 // Owners returns who has which slot.
@@ -159,11 +161,15 @@ func (t *Table) setOwnerLocked(s *Slot, owner string) {
 	if t.owners[s.owner] == s {
 		delete(t.owners, s.owner)
 	}
+	if s.owner != "" {
+		t.used--
+	}
 	s.owner, s.vectors = owner, 1
 	if owner == "" {
 		t.enqueueLocked(s)
 		return
 	}
+	t.used++
 	t.owners[owner] = s
 }
 

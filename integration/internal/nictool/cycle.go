@@ -59,6 +59,7 @@ func newBench(mac string) (b *bench, err error) {
 		return nil, err
 	}
 	b.home, err = rtnl.Dial()
+	fmt.Fprintln(os.Stderr, "ready") // for the NIC to come
 	return b, err
 }
 

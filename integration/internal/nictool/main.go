@@ -19,7 +19,7 @@ func main() {
 
 func run(args []string) error {
 	switch {
-	case len(args) == 4 && args[0] == "cycle":
+	case len(args) == 5 && args[0] == "cycle":
 		n, err := strconv.Atoi(args[3])
 		if err != nil {
 			return err
@@ -28,13 +28,26 @@ func run(args []string) error {
 		if err != nil {
 			return err
 		}
-		return json.NewEncoder(os.Stdout).Encode(rep)
+		return write(args[4], rep)
 	case len(args) == 2 && args[0] == "pin":
 		return pinXDP(args[1], "")
 	case len(args) == 3 && args[0] == "pin":
 		return pinXDP(args[1], args[2])
-	case len(args) == 3 && args[0] == "scrub":
-		return scrub(args[1], args[2])
+	case len(args) == 2 && args[0] == "look":
+		return look(os.Stdout, args[1])
+	case len(args) == 4 && args[0] == "release":
+		return release(args[1], args[2], args[3])
+	case len(args) == 4 && args[0] == "scrub":
+		return scrub(args[1], args[2], args[3])
 	}
-	return fmt.Errorf("usage: nictool cycle MAC POD N | pin PATH [LINK] | scrub MAC FILE")
+	return fmt.Errorf("usage: nictool cycle MAC POD N OUT | pin PATH [LINK] | look LINK | release MAC POD FIFO | scrub MAC FILE OUT")
+}
+
+// write puts a result into a file.
+func write(file string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
 }

@@ -24,35 +24,18 @@ type scrubbed struct {
 	// tenant who does nothing, once the script has run.
 	Dirty []string
 	// Left are those by which the vNIC then differs, at home, from what it was when
-	// it was new, and Seen those by which the next tenant's view does.
+	// it was new, and Seen those by which the last tenant's first view does.
 	Left, Seen []string
 	Took       time.Duration // the Retrieve
 	Rebound    bool          // its device was given its driver anew
 	Err        string
 }
 
-// look is a script that tells all there is to know of the link $1, a line a fact.
-const look = `
-n=$1
-ip -d -o link show dev $n | sed 's/^[0-9]*: //'
-ip -o addr show dev $n | sed 's/^[0-9]*: //'
-ip route show table all dev $n; ip -6 route show table all dev $n
-ip rule show; ip -6 rule show
-ip neigh show dev $n nud all | grep -v NOARP; ip neigh show proxy dev $n
-ip -o maddr show dev $n | sed 's/^[0-9]*:/maddr/'
-ip -4 netconf show dev $n; ip -6 netconf show dev $n
-bridge fdb show dev $n | sed 's/^/fdb /'
-ls /sys/class/net/$n | grep -E '^(upper|lower)_|^master$'
-tc -d qdisc show dev $n | sed 's/^/qdisc /'; tc class show dev $n
-for at in root ingress egress; do tc filter show dev $n $at; done
-nft list ruleset
-for q in -k -c -g -l -x -a --show-priv-flags --show-eee -P; do ethtool $q $n | sed "s/^/ethtool $q /"; done
-ethtool $n | grep -v 'Link detected' | sed 's/^/ethtool /'
-grep -r . /proc/sys/net/ipv4/conf/$n /proc/sys/net/ipv6/conf/$n /proc/sys/net/ipv4/neigh/$n /proc/sys/net/ipv6/neigh/$n
-cd /sys/class/net/$n/ && grep . address addr_len addr_assign_type broadcast dev_id dev_port dormant flags gro_flush_timeout group ifalias link_mode \
-	mtu name_assign_type napi_defer_hard_irqs netdev_group proto_down speed duplex testing threaded tx_queue_len type && grep -r . queues
-true
-`
+// report tells people how far it is, also on the console, should no end come.
+func report(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format, args...)
+	_ = os.WriteFile("/dev/console", fmt.Appendf(nil, format, args...), 0)
+}
 
 // inPod runs a script in a pod's namespace with a /sys of its own.
 func inPod(pod, script, link string) (string, error) {
@@ -61,7 +44,7 @@ func inPod(pod, script, link string) (string, error) {
 
 func output(argv ...string) (string, error) {
 	out, err := exec.Command(argv[0], argv[1:]...).Output() //nolint:noctx // ends with the guest
-	if exit, ok := err.(*exec.ExitError); ok {              //nolint:errorlint // not wrapped
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, exit.Stderr)
 	}
 	return string(out), err
@@ -98,7 +81,7 @@ type tenancy struct {
 
 // scrub has one tenant after the other dirty a vNIC, as the file tells, and writes
 // what was left of each.
-func scrub(mac, file string) error {
+func scrub(mac, file, out string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -121,30 +104,32 @@ func scrub(mac, file string) error {
 		return err
 	}
 	var all []scrubbed
-	for i, d := range append([]dirt{{Name: "nothing", Script: "true"}}, dirts...) {
+	for i, d := range dirts {
 		t.m.Netns = fmt.Sprintf("tenant%d", i)
 		s := scrubbed{Name: d.Name}
-		if err := t.endure(d, &s); err != nil {
+		start := time.Now()
+		if err := t.endure(d, i == len(dirts)-1, &s); err != nil {
 			s.Err = err.Error()
 		}
+		report("tenant %s: %s, rebound %v, dirty %d, left %q, error %s\n", d.Name, time.Since(start), s.Rebound, len(s.Dirty), s.Left, s.Err)
 		all = append(all, s)
 	}
-	return json.NewEncoder(os.Stdout).Encode(all)
+	return write(out, all)
 }
 
 func (t *tenancy) lookHome() ([]string, error) {
 	name := t.m.ID.LinkName()
-	out, err := output("sh", "-c", look, "sh", name)
+	out, err := output(os.Args[0], "look", name)
 	return viewOf(out, name), err
 }
 
 func (t *tenancy) lookPod() ([]string, error) {
-	out, err := inPod(t.m.Netns, look, "eth0")
+	out, err := inPod(t.m.Netns, os.Args[0]+" look $1", "eth0")
 	return viewOf(out, "eth0"), err
 }
 
 // endure is one tenant's time.
-func (t *tenancy) endure(d dirt, s *scrubbed) (err error) {
+func (t *tenancy) endure(d dirt, last bool, s *scrubbed) (err error) {
 	if _, err := output("ip", "netns", "add", t.m.Netns); err != nil {
 		return err
 	}
@@ -155,14 +140,16 @@ func (t *tenancy) endure(d dirt, s *scrubbed) (err error) {
 	if _, err := t.attach(); err != nil {
 		return err
 	}
-	first, err := t.lookPod()
-	if err != nil {
-		return err
+	if t.tenant == nil || last {
+		seen, err := t.lookPod()
+		if err != nil {
+			return err
+		}
+		if t.tenant == nil {
+			t.tenant = seen
+		}
+		s.Seen = beyond(t.tenant, seen)
 	}
-	if t.tenant == nil {
-		t.tenant = first
-	}
-	s.Seen = beyond(t.tenant, first)
 	if _, err := inPod(t.m.Netns, "set -e\n"+d.Script, "eth0"); err != nil {
 		return fmt.Errorf("dirty: %w", err)
 	}
@@ -171,7 +158,7 @@ func (t *tenancy) endure(d dirt, s *scrubbed) (err error) {
 	if err != nil {
 		return err
 	}
-	s.Dirty = beyond(first, dirty)
+	s.Dirty = beyond(t.tenant, dirty)
 	if s.Took, err = t.retrieve(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -66,3 +67,16 @@ func (q *QEMU) Kill() {
 	_ = q.cmd.Process.Kill() // it may have ended by itself
 	<-q.done
 }
+
+// AwaitEnd waits until the process has ended by itself.
+func (q *QEMU) AwaitEnd(tb testing.TB) {
+	tb.Helper()
+	select {
+	case <-q.done:
+	case <-time.After(endLimit):
+		require.Fail(tb, "QEMU still runs")
+	}
+}
+
+// endLimit bounds AwaitEnd.
+const endLimit = 20 * time.Second
