@@ -3,6 +3,7 @@ package hostside
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
@@ -35,8 +36,11 @@ func (h *Host) SettleMigration(ctx context.Context, m vnic.Migration) (moved boo
 		return false, err
 	}
 	defer from.close()
+	if err := from.end(ctx); err != nil {
+		return false, err
+	}
 	to, err := h.seat(ctx, m.To)
-	if err != nil && (from.state == "" || from.state == qmpvm.StateLeft) {
+	if err != nil && !from.keeps() {
 		return false, err
 	}
 	if err != nil { // the guest is not there, whatever it is that doesn't answer
@@ -67,6 +71,27 @@ func (h *Host) SettleMigration(ctx context.Context, m vnic.Migration) (moved boo
 type seat struct {
 	*qmpvm.Seat
 	state string // empty when it has ended
+	left  bool   // its guest has moved away
+}
+
+// keeps tells that the guest is in that process.
+func (s *seat) keeps() bool { return s.state != "" && !s.left }
+
+// end sees to it that no migration of the guest is under way, and whether it has left.
+func (s *seat) end(ctx context.Context) error {
+	if s.Seat == nil {
+		return nil
+	}
+	st, err := s.Cancel(ctx)
+	if err != nil && !errors.Is(err, vnic.ErrVMGone) {
+		return err
+	}
+	if err := s.look(ctx); err != nil {
+		return err
+	}
+	// QEMU's run state comes a moment after the end of the migration.
+	s.left = s.state == qmpvm.StateLeft || s.state == qmpvm.StateLeaving && st.Completed()
+	return nil
 }
 
 func (s *seat) close() {
@@ -115,7 +140,8 @@ func (h *Host) own(ctx context.Context, to *seat, m vnic.Migration) error {
 	if err != nil && !errors.Is(err, vnic.ErrVMGone) {
 		return err
 	}
-	if _, ok := devices[m.VNICs[0].ID]; !ok {
+	has := func(p vnic.Plug) bool { _, ok := devices[p.ID]; return ok }
+	if !slices.ContainsFunc(m.VNICs, has) {
 		h.log.Warn("the qemu that a vm was to move to is another one by now", "vm", m.From.Name, "qmp", m.To.QMP, "state", to.state)
 		to.close()
 		to.Seat, to.state = nil, ""
@@ -123,24 +149,15 @@ func (h *Host) own(ctx context.Context, to *seat, m vnic.Migration) error {
 	return nil
 }
 
-// whereIs tells whether the guest has moved. A migration that is under way is
-// cancelled first.
+// whereIs tells whether the guest has moved.
 func whereIs(ctx context.Context, from, to *seat) (moved bool, err error) {
-	if from.Seat != nil {
-		if _, err := from.Cancel(ctx); err != nil && !errors.Is(err, vnic.ErrVMGone) {
-			return false, err
-		}
-		if err := from.look(ctx); err != nil {
-			return false, err
-		}
+	if from.keeps() {
+		return false, nil // it goes on only when the other one has failed
 	}
 	if err := to.look(ctx); err != nil {
 		return false, err
 	}
-	switch {
-	case from.state != "" && from.state != qmpvm.StateLeft:
-		return false, nil // it goes on only when the other one has failed
-	case to.state == qmpvm.StatePaused || to.state == qmpvm.StatePrelaunch:
+	if to.state == qmpvm.StatePaused || to.state == qmpvm.StatePrelaunch {
 		return true, to.Resume(ctx) // it was started with -S
 	}
 	return to.state != "" && to.state != qmpvm.StateWaiting, nil
@@ -165,7 +182,7 @@ func (h *Host) rollBack(ctx context.Context, from, to *seat, m vnic.Migration) e
 	if to.Seat != nil {
 		errs = append(errs, to.Quit(ctx))
 	}
-	if from.state == qmpvm.StateLeft {
+	if from.left {
 		errs = append(errs, from.Quit(ctx))
 	}
 	coming, err := h.links.Coming(ctx, m.From.Name)

@@ -19,7 +19,8 @@ func (a *app) vmMigrate() *cobra.Command {
 		Long: `migrate moves a running VM to a QEMU process on this hypervisor that was started
 with the same arguments, sockets of its own, and -incoming defer, such as a newer
 version of QEMU. Pods keep their vNICs, addresses and connections. The QEMU that the
-VM leaves is told to quit. When a migration fails, the VM goes on where it was.`,
+VM leaves is told to quit. When a migration fails, the VM goes on where it was, and
+the QEMU that waited is told to quit.`,
 		Example: `  brfuse vm migrate vm1 --qmp /run/vm1b.qmp --channel /run/vm1b.agent`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
