@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/brfuse/brfuse/internal/buildinfo.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-unit lint check bench-attach bench-cni build proto fmt deps clean help
+.PHONY: demo test test-unit lint check capacity soak bench-attach bench-cni build proto fmt deps clean help
 
 demo: deps ## Boot a VM, give pods in it their own vNICs, and show it (as root)
 	scripts/leaves-nothing go run ./integration/demo
@@ -20,6 +20,12 @@ lint: ## Run the linters
 
 check: ## Run the linters and all other checks that are no tests
 	scripts/check
+
+capacity: deps ## Fill the largest VM with vNICs, and say what ended it: a quarter of an hour (as root)
+	BRFUSE_CAPACITY_MAX=all scripts/leaves-nothing go test -count=1 -timeout 40m -v -run '^TestIntegrationCapacity' ./integration/
+
+soak: deps ## Attach and detach 2,000 times through a pool, and count what is left (as root)
+	BRFUSE_SOAK=2000 scripts/leaves-nothing go test -count=1 -timeout 40m -v -run '^TestIntegrationSoak$$' ./integration/
 
 bench-attach: deps ## Compare attach, detach and the CNI plugin with their floors, cold and by a pool, in real guests (as root)
 	mkdir -p bench/out

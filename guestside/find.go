@@ -125,7 +125,7 @@ func (a *Agent) search(ctx context.Context, mac vnic.MAC) (place, bool, error) {
 }
 
 // maxBusy is how long a search for an awaited vNIC is put off at most.
-const maxBusy = 5 * time.Second
+const maxBusy = 8 * time.Second
 
 // quietIn returns how long to put off a search for a vNIC that is awaited since
 // start: while others come, it is likely that it will, and the guest is busy.

@@ -21,9 +21,10 @@ const (
 	netDevices    = "/sys/class/net"
 )
 
-// Settings of a link and of each of its queues that only files tell.
+// Settings of a link, such as whether its MAC was given to it, and of each of its
+// queues that only files tell.
 var (
-	linkFiles = []string{"gro_flush_timeout", "napi_defer_hard_irqs", "threaded"}
+	linkFiles = []string{"addr_assign_type", "gro_flush_timeout", "napi_defer_hard_irqs", "threaded"}
 	rxFiles   = []string{"rps_cpus", "rps_flow_cnt"}
 	txFiles   = []string{
 		"xps_cpus", "xps_rxqs", "byte_queue_limits/limit_max", "byte_queue_limits/limit_min",

@@ -201,10 +201,11 @@ func (h *Host) network(name string) (vnic.Network, error) {
 	return n, nil
 }
 
-// Dropped returns how many packets from pods the host has dropped, by reason:
+// Dropped returns how many packets from and to pods the host has dropped, by reason:
 // "mac", "arp", "ipv4", "ipv6", "nd", "dhcp", "router", "redirect",
-// "ethertype", "rate" for what is beyond a limit, and "stray" for what a pod sent
-// to the host beside its bridge. Without networks and ports it is empty.
+// "ethertype", "rate" for what is beyond a limit, "stray" for what a pod sent
+// to the host beside its bridge, and "destination" for what was sent to a pod for an
+// address that is not its own. Without networks and ports it is empty.
 func (h *Host) Dropped(ctx context.Context) (map[string]uint64, error) {
 	counts, err := h.guard.Counters(ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
@@ -80,7 +81,13 @@ func TestIntegrationTwin(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.AddVM(ctx, vm))
 	a := attach(ctx, t, s, "--pod", "web")
-	fails(ctx, t, s, "in_use", "vm vm7: its QEMU is that of vm1", "vm", "add", "vm7", "--qmp", s.Dir+"/second.qmp", "--channel", s.Dir+"/none")
+	second := []string{"--qmp", s.Dir + "/second.qmp"}
+	if lv := s.Libvirt(); lv != nil {
+		require.NoError(t, os.Symlink(lv.Socket(), s.Dir+"/lv"))
+		second = []string{"--libvirt", "qemu+unix:///system/vm1?socket=" + s.Dir + "/lv"}
+	}
+	again := append([]string{"vm", "add", "vm7", "--channel", s.Dir + "/none"}, second...)
+	fails(ctx, t, s, "in_use", "vm vm7: its QEMU is that of vm1", again...)
 	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", a.Addr(false))
 	assert.Equal(t, []string{a.ID}, settled(ctx, t, s, vm).Store)
 	assert.NotContains(t, run(ctx, t, s, "vm", "list"), "vm7")

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ import (
 const capacityMaxEnv = "BRFUSE_CAPACITY_MAX"
 
 const (
-	defaultMax = topology.MaxVNICs
+	defaultMax = 434 // those of 14 bridges: all of the largest layout take a quarter of an hour
 	manyVNICs  = 248 // of eight bridges
 	timed      = 10  // attaches that are timed, the first and the last
 )
@@ -39,8 +40,8 @@ type capacity struct {
 	LastMedian  float64 `json:"attachLastMedianMs,omitempty"`
 	LastP99     float64 `json:"attachLastP99Ms,omitempty"`
 	Ratio       float64 `json:"attachLastToFirst,omitempty"`
-	AttachMS    float64 `json:"attachEachOf16Ms"` // wall time by number, of those made concurrently
-	DetachMS    float64 `json:"detachEachOf16Ms"`
+	AttachMS    float64 `json:"attachEachMs"` // wall time by number, of those made some at a time
+	DetachMS    float64 `json:"detachEachMs"`
 
 	GuestKiB   float64 `json:"guestKiBPerVNIC"`
 	QEMUKiB    float64 `json:"qemuKiBPerVNIC"`
@@ -65,7 +66,7 @@ func TestIntegrationCapacity(t *testing.T) {
 	ctx, c := newCrowd(t, cfg)
 	res := capacity{VNICs: cfg.VNICs, CPUs: cfg.CPUs, BootMS: milliseconds(c.took)}
 	first := c.attachEach(ctx, t, c.pods[:timed])
-	took, err := each(c.pods[timed:len(c.pods)-timed], func(pod string) error {
+	took, err := each(c.pods[timed:len(c.pods)-timed], abreast, func(pod string) error {
 		_, err := c.calls.attach(ctx, pod)
 		return err
 	})
@@ -77,8 +78,9 @@ func TestIntegrationCapacity(t *testing.T) {
 	res.AttachMS, res.DetachMS = milliseconds(took), milliseconds(c.detachAll(ctx, t, c.pods))
 	res.FirstMedian, res.FirstP99 = milliseconds(quantile(first, 0.5)), milliseconds(quantile(first, 0.99))
 	res.LastMedian, res.LastP99 = milliseconds(quantile(last, 0.5)), milliseconds(quantile(last, 0.99))
-	res.Ratio = tenths(10*res.LastMedian/res.FirstMedian) / 10
+	res.Ratio = math.Round(100*res.LastMedian/res.FirstMedian) / 100
 	res.print(t)
+	assert.Less(t, res.Ratio, 4.0, "the goal is 2, of an idle machine; this is of a busy one")
 }
 
 // TestIntegrationCapacityMax fills the largest layout until something ends it,
@@ -92,7 +94,7 @@ func TestIntegrationCapacityMax(t *testing.T) {
 	var mu sync.Mutex
 	var there []string
 	began := time.Now()
-	_, err := each(pods, func(pod string) error {
+	_, err := each(pods, abreast, func(pod string) error {
 		if _, err := c.calls.attach(ctx, pod); err != nil {
 			return err
 		}
@@ -108,6 +110,8 @@ func TestIntegrationCapacityMax(t *testing.T) {
 	}
 	if len(pods) > topology.MaxVNICs {
 		require.Error(t, err, "one pod more than there are slots")
+	} else {
+		require.NoError(t, err)
 	}
 	assert.GreaterOrEqual(t, len(there), manyVNICs, "ended by: %s", res.EndedBy)
 	c.pingAll(ctx, t, there)

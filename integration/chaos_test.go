@@ -33,14 +33,14 @@ func assertEachHasOne(ctx context.Context, t *testing.T, c *calls, vm *vmlab.VM,
 		links := inGuest(ctx, t, vm, pod, "ip", "-o", "link")
 		assert.Equal(t, 1, strings.Count(links, "parentbus virtio")+strings.Count(links, ": eth0: "), "in pod %s:\n%s", pod, links)
 	}
-	_, err := each(pods, func(pod string) error { return c.ping(ctx, pod) })
+	_, err := each(pods, len(pods), func(pod string) error { return c.ping(ctx, pod) })
 	require.NoError(t, err)
 }
 
 // detachEach detaches pods and checks that no attachment is left.
 func detachEach(ctx context.Context, t *testing.T, c *calls, vm *vmlab.VM, pods []string) {
 	t.Helper()
-	_, err := each(pods, func(pod string) error {
+	_, err := each(pods, len(pods), func(pod string) error {
 		_, err := c.detach(ctx, pod)
 		return err
 	})
@@ -59,7 +59,11 @@ func TestIntegrationAttachDuringBoot(t *testing.T) {
 		Start: [][]string{{"sh", "-c", script}},
 	}})
 	run(ctx, t, s, "network", "create", "blue", "--subnet", bluePrefix4+"0/24")
-	run(ctx, t, s, "vm", "add", "vm1", "--qmp", s.Dir+"/vm1.qmp", "--channel", s.Dir+"/vm1.agent")
+	reach := []string{"--qmp", s.Dir + "/vm1.qmp"}
+	if lv := s.Libvirt(); lv != nil {
+		reach = []string{"--libvirt", lv.Address("vm1")}
+	}
+	run(ctx, t, s, append([]string{"vm", "add", "vm1", "--channel", s.Dir + "/vm1.agent"}, reach...)...)
 	c := newCalls(s, "vm1")
 	booted := make(chan error, 1)
 	var vm *vmlab.VM
@@ -68,7 +72,7 @@ func TestIntegrationAttachDuringBoot(t *testing.T) {
 		vm, err = s.Boot(ctx, "vm1", 31)
 		booted <- err
 	}()
-	_, err := each(pods, func(pod string) error { return c.insist(ctx, pod, c.attach, vmGone, noAgent) })
+	_, err := each(pods, len(pods), func(pod string) error { return c.insist(ctx, pod, c.attach, vmGone, noAgent) })
 	require.NoError(t, <-booted)
 	require.NoError(t, err)
 	t.Logf("refusals: %v", c.refusals)

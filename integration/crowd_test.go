@@ -56,7 +56,7 @@ func (c *crowd) attachEach(ctx context.Context, t *testing.T, pods []string) (to
 }
 
 // each runs fn for pods, some at a time, and returns the wall time by their number.
-func each(pods []string, fn func(pod string) error) (time.Duration, error) {
+func each(pods []string, abreast int, fn func(pod string) error) (time.Duration, error) {
 	began := time.Now()
 	err := bounded(len(pods), abreast, func(i int) error { return fn(pods[i]) })
 	return time.Since(began) / time.Duration(max(1, len(pods))), err
@@ -65,7 +65,7 @@ func each(pods []string, fn func(pod string) error) (time.Duration, error) {
 // pingAll has the host ping pods.
 func (c *crowd) pingAll(ctx context.Context, t *testing.T, pods []string) {
 	t.Helper()
-	_, err := each(pods, func(pod string) error { return c.calls.ping(ctx, pod) })
+	_, err := each(pods, 16, func(pod string) error { return c.calls.ping(ctx, pod) })
 	require.NoError(t, err)
 }
 
@@ -73,7 +73,7 @@ func (c *crowd) pingAll(ctx context.Context, t *testing.T, pods []string) {
 // wall time by their number.
 func (c *crowd) detachAll(ctx context.Context, t *testing.T, pods []string) time.Duration {
 	t.Helper()
-	took, err := each(pods, func(pod string) error {
+	took, err := each(pods, abreast, func(pod string) error {
 		_, err := c.calls.detach(ctx, pod)
 		return err
 	})

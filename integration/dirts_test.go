@@ -49,8 +49,11 @@ var tenants = []tenant{
 		{"sysctls of neighbours", sysctls + "echo 7 > ipv4/neigh/$1/mcast_solicit", `LINK/mcast_solicit: "7`},
 		{"sysctls of ipv6 neighbours", sysctls + "echo 7 > ipv6/neigh/$1/gc_stale_time", `LINK/gc_stale_time: "7`},
 	}},
+	{name: "mac", rebound: true, dirts: []dirt{{"mac", "ip link set $1 address 02:00:5e:00:53:99", "02:00:5e:00:53:99"}}},
+	{name: "mac and back", rebound: true, dirts: []dirt{
+		{"mac", "ip link set $1 address 02:00:5e:00:53:99; ip link set $1 address 02:00:5e:00:53:07", `addr_assign_type: "3`},
+	}},
 	{name: "bridge port", dirts: []dirt{
-		{"mac", "ip link set $1 address 02:00:5e:00:53:99", "02:00:5e:00:53:99"},
 		{"no arp", "ip link set $1 arp off", "NOARP"},
 		{"master", "ip link add br0 type bridge; ip link set $1 master br0", "master br0"},
 	}},
@@ -77,7 +80,7 @@ var tenants = []tenant{
 	}},
 	{name: "rings", rebound: true, dirts: []dirt{{"rings", "ethtool -G $1 rx 128 tx 128", "128"}}},
 	{name: "coalescing", rebound: true, dirts: []dirt{
-		{"coalescing", "ip link set $1 down; ethtool -C $1 tx-frames 0; ip link set $1 up", "tx-frames:\t0"},
+		{"coalescing", "ip link set $1 down; ethtool -C $1 tx-frames 0; ip link set $1 up", "tx-frames: 0"},
 	}},
 	{name: "sysfs", rebound: true, dirts: []dirt{
 		{"threaded", "echo 1 > /sys/class/net/$1/threaded", `threaded: "1`},

@@ -15,7 +15,7 @@ import (
 )
 
 // limit bounds each test, in its context.
-const limit = 15 * time.Minute
+const limit = 25 * time.Minute
 
 // openLab returns the lab, and skips the test where that can't be had.
 func openLab(t *testing.T) (context.Context, *vmlab.Lab) {

@@ -44,7 +44,7 @@ func nativeDetach(ctx context.Context, t *testing.T, vm *vmlab.VM, release bool)
 	}
 	p, err := vm.Start(ctx, vmlab.Command{Argv: []string{nicTool, "release", nicMAC, "web", "/tmp/release"}})
 	require.NoError(t, err)
-	do("netdev_add", args{"type": "hubport", "id": "n0", "hubid": 0})
+	do("netdev_add", args{"type": "user", "id": "n0", "restrict": true, "ipv6": false})
 	do("device_add", args{
 		"driver": "virtio-net-pci", "id": "d0", "netdev": "n0", "mac": nicMAC, "bus": "native", "addr": "0",
 		"romfile": "", "vectors": 4,

@@ -65,7 +65,7 @@ func TestIntegrationPoolRefill(t *testing.T) {
 	awaitFull(ctx, t, s, 2)
 	c := newCalls(s, "vm1")
 	for round := range 3 {
-		_, err := each(pods, func(pod string) error {
+		_, err := each(pods, len(pods), func(pod string) error {
 			_, err := c.attach(ctx, pod)
 			return err
 		})

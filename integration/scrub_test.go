@@ -47,12 +47,14 @@ func bootWithNICTool(t *testing.T, cpus int, args ...string) (context.Context, *
 	return ctx, vm
 }
 
-// plugByHand plugs a NIC with that many queue pairs, which leads nowhere.
+// plugByHand plugs a NIC with that many queue pairs, which leads nowhere: to QEMU's own
+// network, without a host behind it. A hub without another port would not take what
+// the guest sends, and a frame that is not sent keeps its sender's namespace alive.
 func plugByHand(ctx context.Context, t *testing.T, vm *vmlab.VM, queues int) {
 	t.Helper()
 	type args map[string]any
 	mon := vm.Monitor()
-	_, err := mon.Do(ctx, "netdev_add", args{"type": "hubport", "id": "n0", "hubid": 0})
+	_, err := mon.Do(ctx, "netdev_add", args{"type": "user", "id": "n0", "restrict": true, "ipv6": false})
 	require.NoError(t, err)
 	_, err = mon.Do(ctx, "device_add", args{
 		"driver": "virtio-net-pci", "id": "d0", "netdev": "n0", "mac": nicMAC, "bus": "brf-br1", "addr": "1",
@@ -88,7 +90,18 @@ func runPlugged(ctx context.Context, t *testing.T, vm *vmlab.VM, args ...string)
 func TestIntegrationRetrieveIsCheap(t *testing.T) {
 	ctx, vm := bootWithNICTool(t, 2)
 	out := runPlugged(ctx, t, vm, "cycle", nicMAC, "web", "30", "/tmp/times")
-	t.Log(string(out))
+	type times struct{ BareAttach, BareReturn, Attach, Retrieve, Move, Configure time.Duration }
+	var got struct{ Shortest, Median times }
+	require.NoError(t, json.Unmarshal(out, &got))
+	ratio := func(a, b time.Duration) float64 { return float64(a) / float64(b) }
+	for name, x := range map[string]times{"shortest": got.Shortest, "median": got.Median} {
+		t.Logf("%s: attach %s, bare %s, ratio %.2f; retrieve %s, bare %s, ratio %.2f", name,
+			x.Attach, x.BareAttach, ratio(x.Attach, x.BareAttach), x.Retrieve, x.BareReturn, ratio(x.Retrieve, x.BareReturn))
+	}
+	// The goals are 1.15 and 1.3; a busy machine takes more for what is counted here in
+	// many small steps.
+	assert.Less(t, ratio(got.Shortest.Attach, got.Shortest.BareAttach), 1.5)
+	assert.Less(t, ratio(got.Shortest.Retrieve, got.Shortest.BareReturn), 1.5)
 }
 
 // scrubbed is what nictool tells of one tenant.
@@ -108,11 +121,12 @@ func TestIntegrationScrub(t *testing.T) {
 	inGuest(ctx, t, vm, "", "sh", "-c", "mkdir -p /bpf /run/netns && mount -t bpf bpf /bpf && "+nicTool+" pin /bpf/pass")
 	var orders []map[string]string
 	for _, who := range tenants {
-		script := "set -e\n"
+		var script strings.Builder
+		script.WriteString("set -e\n")
 		for _, d := range who.dirts {
-			script += "( " + d.script + " ) || { echo " + d.name + " failed >&2; exit 1; }\n"
+			script.WriteString("( " + d.script + " ) || { echo " + d.name + " failed >&2; exit 1; }\n")
 		}
-		orders = append(orders, map[string]string{"Name": who.name, "Script": script})
+		orders = append(orders, map[string]string{"Name": who.name, "Script": script.String()})
 	}
 	b, err := json.Marshal(orders)
 	require.NoError(t, err)

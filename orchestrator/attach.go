@@ -96,11 +96,11 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 	if err := failpoint.Hit("attach.requested"); err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: %w", err)
 	}
-	defer o.rooms.get(req.VM).attach()()
 	r, err := o.lease(ctx, req)
 	if err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: lease: %w", err)
 	}
+	defer o.rooms.get(req.VM).attach()() // not before it is known that there is such a vm
 	o.noteLuck(r)
 	r.Timings = append(r.Timings, vnic.Timing{Step: "lease", Duration: time.Since(start)})
 	log := o.logFor(r)

@@ -39,8 +39,8 @@
 //
 // An attach that leaves MAC, queues and MTU open takes a parked vNIC and goes straight
 // to phase plugged, in the transaction of its leases; then Host.Unpark and Guest.Move
-// run side by side, and ready is next. A detach asks for Host.Park and
-// Guest.Retrieve side by side, and gives the vNIC to the pool with the transaction
+// run side by side, and ready is next. A detach asks for Host.Park, then for
+// Guest.Retrieve, and gives the vNIC to the pool with the transaction
 // that deletes the attachment. Only a vNIC that both say is like new is
 // parked; any doubt, and it is unplugged. One that proves bad in an attach is given
 // up for another. When a VM has no free slot, a parked vNIC makes room.
@@ -63,5 +63,7 @@
 // Operations on the same interface of the same pod in the same VM run one after
 // the other; all others run side by side. A vNIC of a pool that no attachment has is
 // locked by its id while something is done to it; an attach takes only parked ones,
-// by the transaction alone.
+// by the transaction alone. Who needs several locks takes them in this order: the name
+// of a VM or network, the VM's reconciling, an interface, the VM's room for what is
+// plugged in the background, a vNIC.
 package orchestrator

@@ -35,7 +35,8 @@ func (o *Orchestrator) SetPool(ctx context.Context, p vnic.Pool) error {
 }
 
 // RemovePool has no more vNICs of a network kept in a VM, and returns when those
-// that no attachment has are unplugged. When there is no such pool the error is
+// that no attachment has are unplugged. What fails, or is not done when ctx ends, goes
+// on in the background. When there is no such pool the error is
 // [vnic.ErrUnknownPool].
 func (o *Orchestrator) RemovePool(ctx context.Context, vm, network string) error {
 	k := poolID{vm, network}
@@ -99,7 +100,7 @@ func count(s *vnic.PoolStatus, state pooledState) {
 }
 
 // dropPools removes pools with what they have, for the end of a VM or a network
-// that is closed to new ones.
+// that is closed to new ones. What it does not end goes on in the background.
 func (o *Orchestrator) dropPools(ctx context.Context, match func(poolID) bool) error {
 	var vnics []pooled
 	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
@@ -123,6 +124,11 @@ func (o *Orchestrator) dropPools(ctx context.Context, match func(poolID) bool) e
 	}
 	o.pools.forget(match)
 	vnics = slices.DeleteFunc(vnics, func(p pooled) bool { return p.State == taken || !match(p.pool()) })
-	ctx = context.WithoutCancel(ctx)
-	return forEach(vnics, func(p pooled) error { return o.drain(ctx, p.ID) })
+	return forEach(vnics, func(p pooled) error {
+		err := o.drain(ctx, p.ID)
+		if err != nil {
+			o.drainSoon(p.ID)
+		}
+		return err
+	})
 }

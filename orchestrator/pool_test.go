@@ -376,3 +376,20 @@ func TestRemoveNetworkWithPool(t *testing.T) {
 		assert.Empty(r.t, r.leases())
 	})
 }
+
+// TestRemovePoolGivesUp goes on in the background when its caller waits no longer.
+func TestRemovePoolGivesUp(t *testing.T) {
+	inRig(t, func(r *rig) {
+		r.world.Hang("retrieve")
+		r.setPool(2, 2)
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := r.orch.RemovePool(ctx, "vm1", "blue")
+		require.ErrorIs(r.t, err, context.DeadlineExceeded)
+		require.ErrorContains(r.t, err, "remove pool vm1/blue: unplug vnic ")
+		assert.Equal(r.t, time.Second, time.Since(start))
+		r.settleDown()
+		r.nothingLeft()
+	})
+}

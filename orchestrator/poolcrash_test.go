@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -338,5 +339,18 @@ func TestRefreshOnce(t *testing.T) {
 		reconcile(4)
 		r.restart()
 		reconcile(7)
+	})
+}
+
+// TestCrashRemovePool unplugs what a pool had whose removal was cut short, whether the
+// guest's agent is there or not.
+func TestCrashRemovePool(t *testing.T) {
+	inPool(t, 2, 2, func(r *rig) {
+		_, err := r.store.Update(r.t.Context(), func(tx store.Tx) error { return tx.Delete("pool/vm1/blue") })
+		require.NoError(r.t, err)
+		r.world.StopAgent("vm1")
+		r.restart()
+		synctest.Wait()
+		r.nothingLeft()
 	})
 }

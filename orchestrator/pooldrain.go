@@ -15,7 +15,7 @@ import (
 func (o *Orchestrator) drain(ctx context.Context, id vnic.ID) error {
 	unlock, err := o.vnics.Lock(ctx, id)
 	if err != nil {
-		return err
+		return fmt.Errorf("unplug vnic %s: wait for another operation on it: %w", id, err)
 	}
 	defer unlock()
 	p, err := o.readPooled(ctx, id)

@@ -23,11 +23,19 @@ func (o *Orchestrator) tendLater(k poolID) {
 	o.queue.again("tend pool "+k.String(), func(ctx context.Context) error { return o.tend(ctx, k) })
 }
 
-// tendVM has all pools of a VM looked after.
-func (o *Orchestrator) tendVM(ctx context.Context, vm string) error {
+// tendVM has all pools of a VM looked after, also those whose removal was cut short:
+// they have nothing but what is idle.
+func (o *Orchestrator) tendVM(ctx context.Context, vm string, idle []pooled) error {
 	list, err := o.poolsOf(ctx, vm+"/")
-	for _, p := range list {
-		o.tendSoon(p.id())
+	of := map[poolID]bool{}
+	for _, r := range list {
+		of[r.id()] = true
+	}
+	for _, p := range idle {
+		of[p.pool()] = true
+	}
+	for k := range of {
+		o.tendSoon(k)
 	}
 	return err
 }

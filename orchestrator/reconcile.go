@@ -80,7 +80,7 @@ func (o *Orchestrator) reconcileNow(ctx context.Context, vm string) error {
 	perr := forEach(vnics, func(p pooled) error {
 		return wrap(o.settlePooled(ctx, p, t), "vnic %s of pool %s", p.ID, p.pool())
 	})
-	return errors.Join(err, perr, o.removeStrays(ctx, vm, t), o.tendVM(ctx, vm))
+	return errors.Join(err, perr, o.removeStrays(ctx, vm, t), o.tendVM(ctx, vm, vnics))
 }
 
 // forEach runs fn on all of a list, some at a time, and joins the errors.
@@ -187,28 +187,42 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 		if err := o.bridgeAgain(ctx, r); err != nil {
 			return fmt.Errorf("tap %s is not up in its network's bridge: repair: %w", r.VNIC().TapName(), err)
 		}
+		var err error
+		if t, err = o.ask(ctx, r.Request.VM); err != nil { // that took a while
+			return err
+		}
 	}
-	perr := o.publishAgain(ctx, r) // a port that another program has doesn't keep a dead pod's vNIC
+	// The guest first, while its answer is fresh; and a port that another program has
+	// doesn't keep a dead pod's vNIC.
+	undone, err := o.verifyInGuest(ctx, r, t)
+	if undone {
+		return err
+	}
+	return errors.Join(err, o.publishAgain(ctx, r))
+}
+
+// verifyInGuest tells the guest of an attachment whose vNIC is in its pod, and undoes
+// any other.
+func (o *Orchestrator) verifyInGuest(ctx context.Context, r *record, t truth) (undone bool, err error) {
 	if !t.guest {
-		return perr
+		return false, nil
 	}
+	log := o.logFor(r)
 	if nic, ok := t.nics[r.MAC]; ok && nic.Netns == "" && !r.Request.Handover {
 		log.Info("vnic is in the guest's first namespace: its pod died, detaching", "interface", nic.Interface)
-		return o.undo(ctx, r)
+		return true, o.undo(ctx, r)
 	}
-	err := o.tell(ctx, r)
+	err = o.tell(ctx, r)
 	switch {
-	case err == nil:
-		return perr
 	case errors.Is(err, vnic.ErrAgentUnavailable):
 		log.Info("agent went away while it was told of a vnic", "error", err)
-		return perr
+		return false, nil
 	case errors.Is(err, vnic.ErrUnknownPod), errors.Is(err, vnic.ErrNICMissing), errors.Is(err, vnic.ErrNameTaken):
 		log.Warn("vnic is not in its pod any more, detaching", "error", err)
 		r.spoiled = isSpoilt(err)
-		return o.undo(ctx, r)
+		return true, o.undo(ctx, r)
 	}
-	return errors.Join(err, perr)
+	return false, err
 }
 
 // bridgeAgain makes the attachment's tap a port of its network's bridge, which

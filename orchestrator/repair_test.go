@@ -1,6 +1,8 @@
 package orchestrator_test
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -75,6 +77,39 @@ func TestBridgeCannotBeRepaired(t *testing.T) {
 				r.world.Fail(call, nil)
 				require.NoError(r.t, r.orch.Reconcile(r.t.Context(), "vm1"))
 				r.consistent()
+			})
+		})
+	}
+}
+
+// TestPodRestartedMeanwhile has a pod be restarted, with its name, while its vNIC's port
+// is being put right, by an agent that has forgotten the vNIC: the new pod must not get
+// what the old one left.
+func TestPodRestartedMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		trouble func(r *rig, a vnic.Attachment)
+	}{
+		{"while its ports are published again", func(r *rig, _ vnic.Attachment) { r.world.Forget() }},
+		{"while its tap gets its bridge back", func(r *rig, _ vnic.Attachment) { r.world.DeleteBridge("blue") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inRig(t, func(r *rig) {
+				a, err := r.orch.Attach(r.t.Context(), publishing("web", mapping(8080, 80)))
+				require.NoError(r.t, err)
+				r.world.Soil("vm1", a.VNIC(), "xdp", false)
+				c.trouble(r, a)
+				r.world.StopAgent("vm1")
+				var once sync.Once
+				r.world.Before("plug", func(context.Context) error {
+					once.Do(func() { r.world.KillPod("vm1", "web"); r.world.StartPod("vm1", "web") })
+					return nil
+				})
+				r.world.StartAgent("vm1")
+				r.settleDown()
+				assert.Empty(r.t, r.world.Wrong())
+				assert.Empty(r.t, r.list())
+				r.nothingLeft()
 			})
 		})
 	}

@@ -9,12 +9,12 @@ import (
 // Costs of layouts, measured with QEMU 7.2 and Linux 6.1 under software
 // emulation; docs/capacity.md has the tables.
 const (
-	bootPerFlat   = 90  // ms of CPU time for a bridge with its root port
-	bootPerNested = 45  // ms for a bridge beside others
-	memPerFlat    = 450 // KiB of QEMU's memory
-	memPerNested  = 500
-	memPerVNIC    = 450 // KiB of QEMU's memory for each vNIC
+	bootPerBridge = 35  // ms
+	memPerFlat    = 800 // KiB of QEMU's memory for a bridge with its root port
+	memPerNested  = 550 // KiB for a bridge beside others
+	memPerVNIC    = 480 // KiB of QEMU's memory for each vNIC, without what the guest touches
 	guestPerVNIC  = 640 // KiB of the guest's
+	firstPlug     = 18  // ms
 )
 
 // Cost is what a layout takes.
@@ -26,17 +26,17 @@ type Cost struct {
 	// Vectors tells how many vNICs of one queue pair get so many interrupt vectors,
 	// when brfuse plugs all. Without, a vNIC shares one of the guest's lines.
 	Vectors map[int]int
-	PlugMS  int // median time until the guest has the last vNIC; the first takes 15 to 30
+	PlugMS  int // median time until the guest has the last vNIC; the first takes 18
 }
 
 // Cost returns what the layout takes.
 func (l Layout) Cost() Cost {
-	boot, mem := bootPerNested, memPerNested
+	mem := memPerNested
 	if l.kind() == flat {
-		boot, mem = bootPerFlat, memPerFlat
+		mem = memPerFlat
 	}
 	c := Cost{
-		BootMS: boot * l.Bridges, QEMUKiB: mem * l.Bridges, VNICKiB: memPerVNIC * l.Slots, GuestKiB: guestPerVNIC * l.Slots,
+		BootMS: bootPerBridge * l.Bridges, QEMUKiB: mem * l.Bridges, VNICKiB: memPerVNIC * l.Slots, GuestKiB: guestPerVNIC * l.Slots,
 		Vectors: map[int]int{}, PlugMS: plugTime(l.Slots),
 	}
 	room := l.room()
@@ -48,9 +48,9 @@ func (l Layout) Cost() Cost {
 	return c
 }
 
-// plugTime is that of the last of n vNICs: it grows with the square of what QEMU's
-// memory map holds.
-func plugTime(n int) int { return 25 + n/10 + n*n/4000 }
+// plugTime is that of the last of n vNICs: at each change of its memory map QEMU
+// goes through all parts of the map for each device.
+func plugTime(n int) int { return firstPlug + n/10 + n*n/4000 }
 
 func (l Layout) room() slots.Room { return slots.Bounds(l.CPUs, l.Bridges) }
 
@@ -76,8 +76,8 @@ func (l Layout) Notes() []string {
 		fmt.Sprintf("%d hotplug slots on %d bridge(s).", l.Slots, l.Bridges),
 		"Needs -M q35 of version 6.1 or newer with its default ACPI hotplug; native hotplug takes over 5 s for an unplug.",
 		fmt.Sprintf("Costs about %d ms at boot, measured under software emulation, and %d KiB of QEMU's memory.", c.BootMS, c.QEMUKiB),
-		fmt.Sprintf("All vNICs take about %d MiB of QEMU's and %d MiB of the guest's memory; a plug about %d ms at the end, 25 at first.",
-			c.VNICKiB>>10, c.GuestKiB>>10, c.PlugMS),
+		fmt.Sprintf("All vNICs take about %d MiB of QEMU's and %d MiB of the guest's memory; a plug about %d ms at the end, %d at first.",
+			c.VNICKiB>>10, c.GuestKiB>>10, c.PlugMS, firstPlug),
 		fmt.Sprintf("Of %d vCPU(s)' interrupt vectors %d vNICs get all three that they want, %d get two, %d share lines.",
 			l.CPUs, c.Vectors[slots.Full(1)], c.Vectors[slots.Full(1)-1], c.Vectors[0]),
 	}

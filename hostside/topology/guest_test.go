@@ -24,16 +24,7 @@ func TestIntegrationGuest(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	lab, err := vmlab.Open(ctx, vmlab.Options{})
-	if errors.Is(err, vmlab.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	dir, err := os.MkdirTemp("", "brf") //nolint:usetesting // TempDir's paths are too long for a socket
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
-	initrd, err := lab.Build(ctx, filepath.Join(dir, "initrd"), vmlab.Image{})
-	require.NoError(t, err)
+	lab, dir, initrd := openLab(ctx, t)
 	for i, w := range []topology.Wish{
 		{VNICs: 434},
 		{VNICs: topology.MaxVNICs},
@@ -46,13 +37,28 @@ func TestIntegrationGuest(t *testing.T) {
 			began := time.Now()
 			vm, err := lab.Boot(ctx, vmlab.Config{Name: fmt.Sprint("vm", i), Dir: dir, Initrd: initrd, VNICs: w.VNICs, Machine: w.Machine})
 			require.NoError(t, err)
-			defer func() { assert.NoError(t, vm.Close()) }()
+			t.Cleanup(func() { assert.NoError(t, vm.Close()) }) //nolint:contextcheck // has to be done when ctx has ended too
 			t.Logf("booted in %s", time.Since(began))
 			for _, slot := range []struct{ bridge, device int }{{1, 1}, {l.Bridges, topology.SlotsPerBridge}} {
 				comeAndGo(ctx, t, vm, fmt.Sprint("brf-br", slot.bridge), slot.device)
 			}
 		})
 	}
+}
+
+func openLab(ctx context.Context, t *testing.T) (lab *vmlab.Lab, dir, initrd string) {
+	t.Helper()
+	lab, err := vmlab.Open(ctx, vmlab.Options{})
+	if errors.Is(err, vmlab.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	dir, err = os.MkdirTemp("", "brf")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	initrd, err = lab.Build(ctx, filepath.Join(dir, "initrd"), vmlab.Image{})
+	require.NoError(t, err)
+	return lab, dir, initrd
 }
 
 // comeAndGo plugs a NIC, has the guest's driver take it, and unplugs it.

@@ -118,7 +118,8 @@ func (l Layout) LibvirtArgs() (args []string) {
 	if l.kind() != flat {
 		args = append(args, "-global", "pci-bridge.shpc=off")
 		for i := 1; i <= l.Bridges; i++ {
-			args = append(args, "-device", placeholder+",bus=ua-"+fmt.Sprintf(bridgeID, i)+",addr=0x0")
+			// QEMU makes devices that are written as JSON last: those of libvirt are.
+			args = append(args, "-device", fmt.Sprintf(`{"driver":"%s","bus":"ua-%s","addr":"0x0"}`, placeholder, fmt.Sprintf(bridgeID, i)))
 		}
 	}
 	if n, all := l.vectors(); !all {

@@ -55,7 +55,7 @@ func demo(ctx context.Context) (err error) {
 	fmt.Printf("guest kernel %s, accelerator %s\n", lab.Kernel.Release, lab.Accel)
 
 	d := &show{site: s, dir: dir}
-	for _, part := range []func(context.Context) error{d.begin, d.attach, d.talk, d.look, d.detach} {
+	for _, part := range []func(context.Context) error{d.begin, d.attach, d.talk, d.look, d.pool, d.detach} {
 		if err := part(ctx); err != nil {
 			return fmt.Errorf("%w\nend of the daemon's log:\n%s", err, s.LogTail())
 		}

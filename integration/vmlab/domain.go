@@ -68,7 +68,7 @@ func escapeXML(s string) (string, error) {
 
 // domain returns the guest's XML for libvirt.
 func (c Config) domain(kernel, qemu, accel string) (string, error) {
-	layout, err := topology.Plan(c.VNICs)
+	layout, err := topology.PlanFor(topology.Wish{VNICs: c.VNICs, CPUs: c.CPUs})
 	if err != nil {
 		return "", err
 	}
@@ -77,9 +77,8 @@ func (c Config) domain(kernel, qemu, accel string) (string, error) {
 	if !ok {
 		return "", errors.New("the XML of package topology has no part for the domain")
 	}
-	args := []string{
-		"-chardev", "socket,id=labqmp,path=" + c.file("labqmp"), "-mon", "labqmp,mode=control",
-	}
+	args := append(layout.LibvirtArgs(),
+		"-chardev", "socket,id=labqmp,path="+c.file("labqmp"), "-mon", "labqmp,mode=control")
 	if c.Disk != "" {
 		args = append(args, "-drive", "if=virtio,format=raw,snapshot="+onOff(!c.KeepWrites)+",file="+c.Disk)
 	}

@@ -166,13 +166,17 @@ func (d *Daemon) Address(domain string) string {
 	return "qemu+unix:///system/" + domain + "?socket=" + d.Socket()
 }
 
-// Log returns the end of what libvirtd logged.
+// Log returns the end of what libvirtd logged, and whether it has ended.
 func (d *Daemon) Log() string {
 	b, err := os.ReadFile(filepath.Join(d.dir, "log/libvirt/libvirtd.log"))
 	if err != nil {
 		return err.Error()
 	}
-	return string(b[max(0, len(b)-logTail):])
+	state := ""
+	if _, err := d.filePID("libvirtd.pid"); err != nil {
+		state = fmt.Sprintf("\nlibvirtd does not run: %v", err)
+	}
+	return string(b[max(0, len(b)-logTail):]) + state
 }
 
 const logTail = 4000 // bytes

@@ -4,7 +4,8 @@
 //
 // A [Daemon] can be killed and started again while its domains go on. Close, and
 // the end of the program that started it, whatever its cause, end libvirtd and all
-// of its QEMUs; nothing stays behind but what the test itself made.
+// of its QEMUs. After Close nothing stays behind; a program that is killed leaves a
+// folder among the temporary files.
 //
 // Domains run as root, unconfined, with no cgroups of their own. They share the
 // machine's files but for /run and libvirt's own folders in /etc and /var: paths

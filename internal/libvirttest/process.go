@@ -85,3 +85,6 @@ func killAndWait(ctx context.Context, pid int) error {
 		return nil
 	}
 }
+
+// PID returns libvirtd's process.
+func (d *Daemon) PID() (int, error) { return d.filePID("libvirtd.pid") }

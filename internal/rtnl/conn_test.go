@@ -293,6 +293,7 @@ func TestHasMAC(t *testing.T) {
 		{"stand-in", Link{MAC: one, Kind: "veth"}, true},
 		{"vlan on it", Link{MAC: one, Kind: "vlan"}, false},
 		{"bridge over it", Link{MAC: one, Kind: "bridge"}, false},
+		{"ipvlan on it, with its MAC for good", Link{MAC: one, Permanent: one, Kind: "ipvlan"}, false},
 		{"other", Link{MAC: two}, false},
 	}
 	for _, tt := range tests {

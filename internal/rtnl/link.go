@@ -200,13 +200,17 @@ func intOf(b []byte) int {
 }
 
 // HasMAC tells whether l is the device with that MAC: by its permanent one, or,
-// for a device of a kind that has none and doesn't borrow another's, by the one
-// in force. VLANs, bridges and the like borrow that of a device below them.
+// for a device that has none, by the one in force. Devices of other kinds than
+// veth never are: VLANs, bridges and the like borrow the MAC of a device below
+// them, and an ipvlan even takes that for its own permanent one.
 func (l Link) HasMAC(mac vnic.MAC) bool {
-	if !l.Permanent.IsZero() {
+	switch {
+	case l.Kind != "" && l.Kind != "veth":
+		return false
+	case !l.Permanent.IsZero():
 		return l.Permanent == mac
 	}
-	return l.MAC == mac && (l.Kind == "" || l.Kind == "veth")
+	return l.MAC == mac
 }
 
 // FindMAC returns the link that is the device with that MAC, and whether there

@@ -9,7 +9,7 @@ import (
 
 // PersistTap has a tap, of which f is a queue, stay when its descriptors are closed,
 // until it is deleted. From then on only that user, and who has CAP_NET_ADMIN, may
-// open it. Without an owner everybody might.
+// open it. Without an owner everybody might, on older kernels.
 func PersistTap(f *os.File, owner int) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

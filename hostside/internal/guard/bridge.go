@@ -17,21 +17,24 @@ const (
 
 // Offsets into headers.
 const (
-	ethSource    = 6
-	ethType      = 12
-	arpOperation = 6
-	arpSenderMAC = 8
-	arpSenderIP  = 14
-	arpTargetIP  = 24
-	ipv4Source   = 12
-	ipv6Length   = 4
-	ipv6Next     = 6
-	ipv6Source   = 8
-	sourcePort   = 0
-	icmpType     = 0
-	ndTarget     = 8  // of solicitations and advertisements
-	ndOption     = 24 // the first one after a target
-	rsOption     = 8  // the first one of a router solicitation
+	ethDestination  = 0
+	ethSource       = 6
+	ethType         = 12
+	arpOperation    = 6
+	arpSenderMAC    = 8
+	arpSenderIP     = 14
+	arpTargetIP     = 24
+	ipv4Source      = 12
+	ipv4Destination = 16
+	ipv6Length      = 4
+	ipv6Next        = 6
+	ipv6Source      = 8
+	ipv6Destination = 24
+	sourcePort      = 0
+	icmpType        = 0
+	ndTarget        = 8  // of solicitations and advertisements
+	ndOption        = 24 // the first one after a target
+	rsOption        = 8  // the first one of a router solicitation
 )
 
 // ICMPv6 types (RFC 4443, 4861, 2710, 3810).
@@ -60,6 +63,10 @@ var (
 		Name: "prerouting", Table: bridgeTable, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting,
 		Priority: nftables.ChainPriorityRef(-300), // before everything that bridges usually have
 	}
+	delivery = &nftables.Chain{
+		Name: "delivery", Table: bridgeTable, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPostrouting,
+		Priority: nftables.ChainPriorityRef(300), // behind whatever changes a destination
+	}
 	chainPort  = bridgeChain("port")
 	chainARP   = bridgeChain("arp")
 	chainIPv4  = bridgeChain("ipv4")
@@ -68,6 +75,7 @@ var (
 	chainICMP6 = bridgeChain("icmpv6")
 	chainND    = bridgeChain("nd")
 	chainUnspc = bridgeChain("ipv6-unspecified")
+	chainTo    = bridgeChain("to-port")
 )
 
 func bridgeChain(name string) *nftables.Chain {
@@ -78,6 +86,7 @@ func bridgeChain(name string) *nftables.Chain {
 func bridgeRules() []chainRules {
 	return []chainRules{
 		{prerouting, nil}, // made first, filled last
+		{delivery, nil},
 		{chainPort, nil},
 		{chainARP, nil},
 		{chainIPv4, nil},
@@ -86,6 +95,7 @@ func bridgeRules() []chainRules {
 		{chainICMP6, nil},
 		{chainND, nil},
 		{chainUnspc, nil},
+		{chainTo, nil},
 		{chainARP, arpRules()},
 		{chainIPv4, ipv4Rules()},
 		{chainND, ndRules()},
@@ -94,7 +104,19 @@ func bridgeRules() []chainRules {
 		{chainUp6, ipv6PayloadRules()},
 		{chainIPv6, ipv6Rules()},
 		{chainPort, portRules()},
+		{chainTo, deliveryRules()},
 		{prerouting, [][]expr.Any{rule(fromTap(vnic.Prefix), goTo(chainPort))}},
+		{delivery, [][]expr.Any{rule(toTap(vnic.Prefix), goTo(chainTo))}},
+	}
+}
+
+// deliveryRules drop what is for one station and not for an address of its own: who
+// sends it remembers the MAC for a pod that had the vNIC before.
+func deliveryRules() [][]expr.Any {
+	return [][]expr.Any{
+		rule(forGroup(), accept()),
+		rule(bytesAre(eth, ethType, be16(unix.ETH_P_IP)...), notTheirs(ipv4Set, network, ipv4Destination), drop(ReasonDestination)),
+		rule(bytesAre(eth, ethType, be16(unix.ETH_P_IPV6)...), notTheirs(ipv6Set, network, ipv6Destination), drop(ReasonDestination)),
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Reason is why packets from pods are dropped. It is a counter's name too.
+// Reason is why packets from or to pods are dropped. It is a counter's name too.
 type Reason string
 
 // Reasons.
@@ -24,11 +24,13 @@ const (
 	ReasonEtherType Reason = "ethertype" // neither ARP, IPv4 nor IPv6, or with a VLAN tag
 	ReasonRate      Reason = "rate"      // more than the tap's limit
 	ReasonStray     Reason = "stray"     // went to the host beside the bridge
+
+	ReasonDestination Reason = "destination" // to a pod, for an address that is not leased to it
 )
 
 var bridgeReasons = []Reason{
 	ReasonMAC, ReasonARP, ReasonIPv4, ReasonIPv6, ReasonND, ReasonDHCP, ReasonRouter, ReasonRedirect, ReasonEtherType,
-	ReasonRate,
+	ReasonRate, ReasonDestination,
 }
 
 // Count is how much was dropped.

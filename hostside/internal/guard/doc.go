@@ -32,6 +32,13 @@
 // is in no bridge gives all to the host. So the inet table drops what reaches
 // the host by a tap; bridged traffic comes in by the bridge and is not affected.
 //
+// # Delivery
+//
+// A vNIC of a pool keeps its MAC from one pod to the next, and neighbours remember it
+// for the former one's addresses for a while. A second chain of the bridge table sees
+// what leaves by a tap, and drops what is for one station and for no address that is
+// leased to it.
+//
 // # Masquerading
 //
 // The inet table rewrites the source of what leaves the host from a network's
@@ -47,7 +54,7 @@
 //
 // # Limits
 //
-// A second chain of the bridge table, behind the filter, has a rule for each
+// A chain of the bridge table, behind the filter, has a rule for each
 // limited tap, found by a map. A limit that doesn't change keeps its bucket.
 //
 // # Lifetime

@@ -39,28 +39,51 @@ func bytesAreNot(base expr.PayloadBase, offset uint32, want ...byte) match {
 	return match{load(base, offset, uint32(len(want)), reg), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: want}}
 }
 
-// leased matches when the tap and the address at offset are in set.
+// leased matches when the tap that a frame came in by and the address at offset are
+// in set.
 func leased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
+	return inSet(expr.MetaKeyIIFNAME, set, base, offset, false)
+}
+
+// notLeased matches when the address is there, and not in set with the tap that the
+// frame came in by.
+func notLeased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
+	return inSet(expr.MetaKeyIIFNAME, set, base, offset, true)
+}
+
+// notTheirs is notLeased for the tap that the frame goes out by.
+func notTheirs(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
+	return inSet(expr.MetaKeyOIFNAME, set, base, offset, true)
+}
+
+func inSet(tap expr.MetaKey, set *nftables.Set, base expr.PayloadBase, offset uint32, invert bool) match {
 	address := set.KeyType.Bytes - unix.IFNAMSIZ
 	if set == macSet {
 		address = 6
 	}
 	return match{
-		meta(expr.MetaKeyIIFNAME), load(base, offset, address, reg2),
-		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID},
+		meta(tap), load(base, offset, address, reg2),
+		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID, Invert: invert},
 	}
 }
 
-// notLeased matches when the address is there, and not in set with the tap.
-func notLeased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
-	m := leased(set, base, offset)
-	m[len(m)-1].(*expr.Lookup).Invert = true
-	return m
+// fromTap matches what comes in by a tap of brfuse's, leased or not.
+func fromTap(prefix string) match { return byTap(expr.MetaKeyIIFNAME, prefix) }
+
+// toTap matches what goes out by a tap of brfuse's.
+func toTap(prefix string) match { return byTap(expr.MetaKeyOIFNAME, prefix) }
+
+func byTap(tap expr.MetaKey, prefix string) match {
+	return match{meta(tap), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(prefix)}}
 }
 
-// fromTap matches what comes in by a tap of brfuse's, leased or not.
-func fromTap(prefix string) match {
-	return match{meta(expr.MetaKeyIIFNAME), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(prefix)}}
+// forGroup matches frames for more than one station.
+func forGroup() match {
+	return match{
+		load(eth, ethDestination, 1, reg),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{1}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{1}},
+	}
 }
 
 // protocol matches the transport protocol behind all headers.

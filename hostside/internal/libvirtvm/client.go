@@ -23,8 +23,12 @@ type client struct {
 	lv     *libvirt.Libvirt
 	nc     *watchedConn
 	domain libvirt.Domain // as it was when the connection was made
-	stop   context.CancelFunc
 	wg     sync.WaitGroup
+
+	// life ends with close. It is the connection's own and belongs to no call:
+	// go-libvirt sends events until then.
+	life context.Context
+	stop context.CancelFunc
 }
 
 // watchedConn tells when its peer has gone.
@@ -52,7 +56,8 @@ func dial(ctx context.Context, where address) (*client, error) {
 	if err != nil {
 		return nil, &outageError{socket, err}
 	}
-	c := &client{nc: &watchedConn{Conn: nc, lost: make(chan struct{})}, stop: func() {}}
+	c := &client{nc: &watchedConn{Conn: nc, lost: make(chan struct{})}}
+	c.life, c.stop = context.WithCancel(context.Background())
 	c.lv = libvirt.NewWithDialer(c.nc)
 	if err := c.call(ctx, func() error { return c.lv.ConnectToURI(uri) }); err != nil {
 		c.close()
@@ -68,7 +73,7 @@ func connect(ctx context.Context, where address, handle func(any), log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	err = c.call(ctx, func() error { return c.subscribe(handle, log) }) //nolint:contextcheck // it lives as long as the connection
+	err = c.call(ctx, func() error { return c.subscribe(handle, log) })
 	if err != nil {
 		err = fmt.Errorf("follow libvirt's events: %w", err)
 	} else {
@@ -103,13 +108,11 @@ const shutOff = -1
 
 // subscribe asks for the events that matter. libvirt sends those of all domains.
 func (c *client) subscribe(handle func(any), log *slog.Logger) error {
-	ctx, stop := context.WithCancel(context.Background())
-	c.stop = stop
 	var one sync.Mutex // events come one after the other
 	for _, id := range []libvirt.DomainEventID{
 		libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDDeviceRemoved, libvirt.DomainEventIDDeviceRemovalFailed,
 	} {
-		events, err := c.lv.SubscribeEvents(ctx, id, nil)
+		events, err := c.lv.SubscribeEvents(c.life, id, nil)
 		if err != nil {
 			return err
 		}

@@ -89,6 +89,10 @@ func slotUnusable(err error) bool {
 		guestBusy(err)
 }
 
+// strangers: a device that libvirt doesn't know is in the slot, or the slot is none
+// after all. The XML won't tell.
+func strangers(err error) bool { return slotUnusable(err) && !guestBusy(err) }
+
 // notRunning: the domain has stopped.
 func notRunning(err error) bool {
 	return hasCode(err, libvirt.ErrNoDomain) || hasCode(err, libvirt.ErrOperationInvalid) && describes(err, "domain is not running", "domain is no longer running") ||

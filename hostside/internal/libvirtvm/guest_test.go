@@ -122,16 +122,25 @@ func withGuest(t *testing.T) *site {
 	return s
 }
 
-// withoutGuest starts a machine whose processor never runs.
-func withoutGuest(t *testing.T, machine, devices string) *site {
+// withoutGuest starts a q35 whose processor never runs.
+func withoutGuest(t *testing.T, devices string) *site {
 	t.Helper()
 	s := newSite(t)
+	s.startPaused(t, "q35", devices)
+	return s
+}
+
+// startPaused starts a machine whose processor never runs, in the place of another.
+func (s *site) startPaused(t *testing.T, machine, devices string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	if list, err := s.lv.Virsh(ctx, "list", "--name"); err == nil && strings.Contains(list, "vm1") {
+		require.NoError(t, s.lv.DestroyDomain(ctx, "vm1"))
+	}
 	require.NoError(t, s.lv.Define(ctx, domainXML(machine, "", devices)))
 	_, err := s.lv.Virsh(ctx, "start", "--paused", "vm1")
 	require.NoError(t, err)
-	return s
 }
 
 func (s *site) run(ctx context.Context, t *testing.T, xml string) {

@@ -2,6 +2,7 @@ package libvirtvm
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 )
 
 func TestIntegrationMachineTypes(t *testing.T) {
+	s := newSite(t)
 	for _, c := range []struct {
 		name, machine, devices string
 		used, total            int
@@ -43,7 +45,7 @@ func TestIntegrationMachineTypes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			s := withoutGuest(t, c.machine, c.devices)
+			s.startPaused(t, c.machine, c.devices)
 			v := s.dial(t)
 			st, err := v.Status(ctx)
 			require.NoError(t, err)
@@ -60,7 +62,7 @@ func TestIntegrationMachineTypes(t *testing.T) {
 // TestIntegrationFirmware: nobody lets go of a device in a machine that hasn't begun
 // to run, whatever libvirt answers.
 func TestIntegrationFirmware(t *testing.T) {
-	s := withoutGuest(t, "q35", oneBridge)
+	s := withoutGuest(t, oneBridge)
 	v := s.dial(t)
 	n := s.nic(t, 1)
 	_, err := v.Plug(t.Context(), n)
@@ -88,7 +90,7 @@ func TestIntegrationFirmware(t *testing.T) {
 func TestIntegrationTakenSlot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s := withoutGuest(t, "q35", oneBridge)
+	s := withoutGuest(t, oneBridge)
 	v := s.dial(t)
 	other := s.nic(t, 1)
 	text, err := ifaceXML(other, 2, 1)
@@ -103,6 +105,26 @@ func TestIntegrationTakenSlot(t *testing.T) {
 	list, err := v.List(ctx)
 	require.NoError(t, err)
 	assert.Len(t, list, 1, "another's is not ours")
+}
+
+// TestIntegrationStrangers: devices that libvirt doesn't know have slots too.
+func TestIntegrationStrangers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := withoutGuest(t, oneBridge)
+	v := s.dial(t)
+	for i := 1; i <= 31; i++ {
+		if i != 20 {
+			s.qmp(t, "device_add", map[string]any{"driver": "pci-testdev", "id": fmt.Sprint("s", i), "bus": "pci.2", "addr": fmt.Sprintf("%x", i)})
+		}
+	}
+	slot, err := v.Plug(ctx, s.nic(t, 1))
+	require.NoError(t, err)
+	assert.Equal(t, "pci.2/14", slot)
+	_, err = v.Plug(ctx, s.nic(t, 1))
+	var full *vnic.NoSlotError
+	require.ErrorAs(t, err, &full)
+	assert.Equal(t, vnic.NoSlotError{VM: "vm1", Used: 31, Total: 31}, *full)
 }
 
 // attach plugs a device behind the VM's back.
@@ -187,7 +209,7 @@ func TestIntegrationOrphans(t *testing.T) {
 func TestIntegrationDial(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s := withoutGuest(t, "q35", oneBridge)
+	s := withoutGuest(t, oneBridge)
 	dial := func(domain string) error {
 		_, err := Dial(ctx, vnic.VM{Name: "vm1", Libvirt: domain}, slog.New(slog.DiscardHandler))
 		return err
@@ -210,7 +232,7 @@ func TestIntegrationChannel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	given := `<channel type='unix'><source mode='bind' path='/tmp/brf-agent'/><target type='virtio' name='org.brfuse.agent.0'/></channel>`
-	s := withoutGuest(t, "q35", given)
+	s := withoutGuest(t, given)
 	path, err := Channel(ctx, s.lv.Address("vm1"))
 	require.NoError(t, err)
 	assert.Equal(t, "/tmp/brf-agent", path)

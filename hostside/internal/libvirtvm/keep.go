@@ -23,7 +23,7 @@ const (
 
 // keep holds the connection to libvirtd until the domain stops or the VM is closed.
 func (v *VM) keep(c *client) {
-	defer v.events.end()
+	defer v.events.End()
 	for c != nil {
 		select {
 		case <-c.nc.lost:
@@ -78,7 +78,7 @@ func (v *VM) redial() *client {
 		switch {
 		case err == nil:
 			v.log.Info("libvirtd answers again")
-			v.events.push(vnic.Event{Kind: vnic.EventVMUp, VM: v.name})
+			v.events.Push(vnic.Event{Kind: vnic.EventVMUp, VM: v.name})
 			return c
 		case errors.Is(err, errStopped):
 			v.end(err)

@@ -178,39 +178,48 @@ func (v *VM) deleteOrphan(ctx context.Context, c *client, id vnic.ID) error {
 // qemuEvents follows QEMU's own events of a device: libvirt has none of one that
 // it doesn't know. The channel gets one value.
 func (v *VM) qemuEvents(ctx context.Context, c *client, id vnic.ID) (<-chan error, func(), error) { //nolint:contextcheck // they end with stop, or the VM
-	life, stop := context.WithCancel(v.life)
-	var events <-chan libvirt.DomainEvent
-	err := c.call(ctx, func() (err error) {
-		events, err = c.lv.SubscribeQEMUEvents(life, v.where.Name)
-		return err
+	life, stop := context.WithCancel(c.life)
+	result := make(chan error, 1)
+	err := c.call(ctx, func() error {
+		events, err := c.lv.SubscribeQEMUEvents(life, v.where.Name)
+		if err != nil {
+			return err
+		}
+		c.wg.Go(func() {
+			for e := range events { // to its end, or go-libvirt stops
+				if err, ok := leaves(e, id); ok {
+					select {
+					case result <- err:
+					default:
+					}
+				}
+			}
+		})
+		return nil
 	})
 	if err != nil {
 		stop()
 		return nil, nil, fmt.Errorf("follow QEMU's events: %w", err)
 	}
-	result := make(chan error, 1)
-	c.wg.Go(func() {
-		for e := range events { // to its end, or go-libvirt stops
-			var data struct {
-				Device string `json:"device"`
-			}
-			details := strings.TrimRight(string(e.Details), "\x00")
-			if i := strings.IndexByte(details, '{'); i < 0 || json.Unmarshal([]byte(details[i:]), &data) != nil || data.Device != alias(id) {
-				continue
-			}
-			var err error
-			switch e.Event {
-			case "DEVICE_DELETED":
-			case "DEVICE_UNPLUG_GUEST_ERROR":
-				err = errGuestRefused
-			default:
-				continue
-			}
-			select {
-			case result <- err:
-			default:
-			}
-		}
-	})
 	return result, stop, nil
+}
+
+// leaves tells whether QEMU's event says that a vNIC's device is gone, or, by err,
+// why it stays.
+func leaves(e libvirt.DomainEvent, id vnic.ID) (err error, ok bool) {
+	var data struct {
+		Device string `json:"device"`
+	}
+	_, details, _ := strings.Cut(string(e.Details), "{") // behind the length of the text
+	details, _, _ = strings.Cut(details, "\x00")
+	if json.Unmarshal([]byte("{"+details), &data) != nil || data.Device != alias(id) {
+		return nil, false
+	}
+	switch e.Event {
+	case "DEVICE_DELETED":
+		return nil, true
+	case "DEVICE_UNPLUG_GUEST_ERROR":
+		return errGuestRefused, true
+	}
+	return nil, false
 }

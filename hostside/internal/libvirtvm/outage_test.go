@@ -56,7 +56,7 @@ func (s *site) nothingInQEMU(t *testing.T) {
 func TestIntegrationOutage(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	s := withoutGuest(t, "q35", oneBridge)
+	s := withoutGuest(t, oneBridge)
 	v := s.dial(t)
 	n := s.nic(t, 1)
 	slot, err := v.Plug(ctx, n)
@@ -213,7 +213,7 @@ func TestIntegrationStarted(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			s := withoutGuest(t, "q35", oneBridge)
+			s := withoutGuest(t, oneBridge)
 			v := s.dial(t)
 			n := s.nic(t, 1)
 			_, err := v.Plug(ctx, n)
@@ -234,7 +234,7 @@ func TestIntegrationStarted(t *testing.T) {
 func TestIntegrationDestroyedDuringCalls(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	s := withoutGuest(t, "q35", oneBridge)
+	s := withoutGuest(t, oneBridge)
 	for round := range 8 {
 		v := s.dial(t)
 		first := s.nic(t, 1)

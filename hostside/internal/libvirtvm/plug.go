@@ -100,7 +100,7 @@ func (v *VM) add(ctx context.Context, n backend.NIC) (name string, call *pending
 	if err != nil {
 		return "", nil, err
 	}
-	for range plugTries {
+	for try := 0; try < plugTries; try++ {
 		s, e := v.reserve(ctx, n.ID)
 		if e != nil {
 			return "", call, errors.Join(e, err)
@@ -110,7 +110,8 @@ func (v *VM) add(ctx context.Context, n backend.NIC) (name string, call *pending
 		if e != nil {
 			return "", call, e
 		}
-		call = c.start(func() error { return c.lv.DomainAttachDeviceFlags(v.run, text, uint32(live)) })
+		lv := c.lv // this attempt's, for as long as it takes
+		call = c.start(func() error { return lv.DomainAttachDeviceFlags(v.run, text, uint32(live)) })
 		if err = call.wait(ctx); err == nil {
 			name, err = v.landed(n.ID)
 			return name, call, err
@@ -127,6 +128,9 @@ func (v *VM) add(ctx context.Context, n backend.NIC) (name string, call *pending
 		}
 		if done {
 			return name, call, err
+		}
+		if strangers(err) {
+			try-- // as many times as there are slots: this one isn't tried again
 		}
 	}
 	return "", call, fmt.Errorf("%d attempts failed: %w", plugTries, err)
@@ -156,6 +160,9 @@ func (v *VM) settle(ctx context.Context, c *client, n backend.NIC, s *slots.Slot
 		return c, false, v.freeTap(ctx, n)
 	case slotUnusable(cause):
 		log.Info("slot refused, trying another")
+		if strangers(cause) {
+			v.refuse(s.String())
+		}
 		v.slots.Refused(s)
 		return c, false, v.relook(ctx)
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/digitalocean/go-libvirt"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/queue"
 	"github.com/brfuse/brfuse/hostside/internal/slots"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -21,7 +23,7 @@ type VM struct {
 	log     *slog.Logger
 	slots   *slots.Table
 	nics    *nics
-	events  *queue[vnic.Event]
+	events  *queue.Queue[vnic.Event]
 	look    sync.Mutex // held while the domain is looked at
 	run     libvirt.Domain
 	version string
@@ -33,11 +35,12 @@ type VM struct {
 	life context.Context
 	stop context.CancelFunc
 
-	mu      sync.Mutex     // guards what follows
-	numbers map[string]int // of PCI controllers, by the names of their buses
-	client  *client        // nil while libvirtd doesn't answer
-	outage  error          // why there is no client
-	gone    error          // set once the domain has stopped
+	mu      sync.Mutex           // guards what follows
+	refused map[string]time.Time // slots, and when QEMU refused them
+	numbers map[string]int       // of PCI controllers, by the names of their buses
+	client  *client              // nil while libvirtd doesn't answer
+	outage  error                // why there is no client
+	gone    error                // set once the domain has stopped
 	ended   chan struct{}
 	changed chan struct{} // closed, and made anew, when one of these changes
 }
@@ -58,7 +61,7 @@ func Dial(ctx context.Context, vm vnic.VM, log *slog.Logger) (*VM, error) {
 	}
 	v := &VM{
 		name: vm.Name, where: address{where}, log: log.With("vm", vm.Name),
-		slots: slots.New(), nics: newNICs(), events: newQueue[vnic.Event](),
+		slots: slots.New(), nics: newNICs(), events: queue.New[vnic.Event](),
 		ended: make(chan struct{}), changed: make(chan struct{}),
 	}
 	v.life, v.stop = context.WithCancel(context.Background())
@@ -71,7 +74,7 @@ func Dial(ctx context.Context, vm vnic.VM, log *slog.Logger) (*VM, error) {
 	}
 	if err != nil {
 		v.stop()
-		v.events.drop()
+		v.events.Drop()
 		return nil, fmt.Errorf("vm %s: %w", vm.Name, err)
 	}
 	v.wg.Go(func() { v.keep(c) }) //nolint:contextcheck // it lives until Close, not the dial
@@ -129,6 +132,7 @@ func (v *VM) inspect(ctx context.Context, c *client) (found map[vnic.ID]nic, gon
 	v.mu.Lock()
 	v.numbers = numbers
 	v.mu.Unlock()
+	v.markRefused(buses)
 	v.slots.Merge(mark, buses)
 	found = d.vnics()
 	return found, v.nics.learn(found), nil
@@ -184,13 +188,13 @@ func (v *VM) TapOwner() int {
 }
 
 // Events implements [backend.VM].
-func (v *VM) Events() <-chan vnic.Event { return v.events.out }
+func (v *VM) Events() <-chan vnic.Event { return v.events.Out() }
 
 // Close implements [backend.VM].
 func (v *VM) Close() error {
 	v.stop()
 	v.wg.Wait()
-	v.events.drop()
+	v.events.Drop()
 	return nil
 }
 
@@ -240,7 +244,7 @@ func (v *VM) afterRemoval(id vnic.ID) {
 func (v *VM) removed(id vnic.ID) {
 	v.log.Info("vnic left without being asked to", "id", id)
 	v.forget(id)
-	v.events.push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
+	v.events.Push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
 }
 
 func (v *VM) forget(id vnic.ID) {

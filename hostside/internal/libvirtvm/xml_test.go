@@ -134,3 +134,24 @@ func TestRemovalFailed(t *testing.T) {
 	require.ErrorIs(t, err, errGuestRefused)
 	assert.False(t, left)
 }
+
+func TestLeaves(t *testing.T) {
+	for _, c := range []struct {
+		name, event, details string
+		ok                   bool
+		err                  error
+	}{
+		{"deleted", "DEVICE_DELETED", "\x00\x00\x00\x30{\"device\": \"ua-brf0123456789\", \"path\": \"/x\"}\x00\x00", true, nil},
+		{"part of it", "DEVICE_DELETED", `{"path": "/machine/peripheral/ua-brf0123456789/virtio-backend"}`, false, nil},
+		{"another", "DEVICE_DELETED", `{"device": "ua-brf0123456780"}`, false, nil},
+		{"refused", "DEVICE_UNPLUG_GUEST_ERROR", `{"device": "ua-brf0123456789"}`, true, errGuestRefused},
+		{"other event", "RESUME", `{"device": "ua-brf0123456789"}`, false, nil},
+		{"empty", "DEVICE_DELETED", "", false, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err, ok := leaves(libvirt.DomainEvent{Event: c.event, Details: []byte(c.details)}, "0123456789")
+			assert.Equal(t, c.ok, ok)
+			assert.Equal(t, c.err, err)
+		})
+	}
+}

@@ -132,7 +132,7 @@ func (c *Conn) fail(err error) {
 	close(c.done)
 	_ = c.nc.Close()
 	for s := range c.subs {
-		s.q.end()
+		s.q.End()
 	}
 	clear(c.pending)
 }
@@ -159,7 +159,7 @@ func (c *Conn) deliver(m message) {
 	switch {
 	case m.event != nil:
 		for s := range c.subs {
-			s.q.push(*m.event)
+			s.q.Push(*m.event)
 		}
 	case m.reply != nil:
 		call, ok := c.pending[m.reply.id]

@@ -9,6 +9,8 @@ import (
 	"io"
 
 	"github.com/digitalocean/go-qemu/qmp"
+
+	"github.com/brfuse/brfuse/hostside/internal/queue"
 )
 
 // Monitor is go-qemu's interface.
@@ -18,31 +20,31 @@ var _ qmp.Monitor = (*Conn)(nil)
 // order. It holds any number of unread ones.
 type Subscription struct {
 	conn *Conn
-	q    *queue[qmp.Event]
+	q    *queue.Queue[qmp.Event]
 }
 
 // Subscribe starts a subscription. Close it.
 func (c *Conn) Subscribe() *Subscription {
-	s := &Subscription{conn: c, q: newQueue[qmp.Event]()}
+	s := &Subscription{conn: c, q: queue.New[qmp.Event]()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.subs[s] = struct{}{}
 	if c.err != nil {
-		s.q.end()
+		s.q.End()
 	}
 	return s
 }
 
 // C carries the events. It is closed after Close, and after the last event when
 // the connection is lost.
-func (s *Subscription) C() <-chan qmp.Event { return s.q.out }
+func (s *Subscription) C() <-chan qmp.Event { return s.q.Out() }
 
 // Close ends the subscription. Unread events are gone.
 func (s *Subscription) Close() {
 	s.conn.mu.Lock()
 	delete(s.conn.subs, s)
 	s.conn.mu.Unlock()
-	s.q.drop()
+	s.q.Drop()
 }
 
 // Connect implements [qmp.Monitor]. A Conn is connected from the start: Connect

@@ -96,7 +96,7 @@ func (v *VM) replug(id vnic.ID) {
 	if err := v.deleteNetdev(ctx, id); err != nil {
 		v.log.Warn("backend stays after a removal", "id", id, "error", err)
 	}
-	v.events.push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
+	v.events.Push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
 }
 
 // addAgain adds a device as it was, until it stays.

@@ -13,6 +13,7 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
+	"github.com/brfuse/brfuse/hostside/internal/queue"
 	"github.com/brfuse/brfuse/hostside/internal/slots"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -26,7 +27,7 @@ type VM struct {
 	traits traits
 	nics   *nics
 	stale  stale
-	events *queue[vnic.Event]
+	events *queue.Queue[vnic.Event]
 	wg     sync.WaitGroup
 	names  atomic.Uint64 // makes names of passed descriptors unique
 	look   sync.Mutex    // held while the slots are looked at anew
@@ -59,7 +60,7 @@ func newVM(ctx context.Context, name string, conn *Conn, sub *Subscription, log 
 		log:    log.With("vm", name),
 		slots:  slots.New(),
 		nics:   newNICs(),
-		events: newQueue[vnic.Event](),
+		events: queue.New[vnic.Event](),
 	}
 	err := v.refresh(ctx)
 	if err == nil {
@@ -117,19 +118,19 @@ func (v *VM) SetLink(ctx context.Context, id vnic.ID, up bool) error {
 }
 
 // Events implements [backend.VM].
-func (v *VM) Events() <-chan vnic.Event { return v.events.out }
+func (v *VM) Events() <-chan vnic.Event { return v.events.Out() }
 
 // Close implements [backend.VM].
 func (v *VM) Close() error {
 	err := v.conn.Close()
 	v.wg.Wait()
-	v.events.drop()
+	v.events.Drop()
 	return err
 }
 
 // follow handles QEMU's events until the connection ends.
 func (v *VM) follow(sub *Subscription) {
-	defer v.events.end()
+	defer v.events.End()
 	defer sub.Close()
 	for e := range sub.C() {
 		switch e.Event {
@@ -160,7 +161,7 @@ func (v *VM) portClosed(id string) {
 	if err := v.conn.ask(ctx, get); err != nil || name != agentPort {
 		return
 	}
-	v.events.push(vnic.Event{Kind: vnic.EventAgentOff, VM: v.name})
+	v.events.Push(vnic.Event{Kind: vnic.EventAgentOff, VM: v.name})
 }
 
 // eventID returns the vNIC whose device an event names. Events of the device's
@@ -222,5 +223,5 @@ func (v *VM) afterRemoval(id vnic.ID) {
 	if err := v.deleteNetdev(ctx, id); err != nil {
 		v.log.Warn("backend stays after a removal", "id", id, "error", err)
 	}
-	v.events.push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
+	v.events.Push(vnic.Event{Kind: vnic.EventRemoved, VM: v.name, ID: id})
 }

@@ -148,3 +148,28 @@ func BenchmarkSlots(b *testing.B) {
 		s.Release("x")
 	}
 }
+
+func TestSlotsDeviceZero(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		bus   Bus
+		total int
+		last  string
+	}{
+		{"bridge without SHPC: last of all", Bus{Name: "br", Class: ACPIBridge}, 32, "br/00"},
+		{"bridge with SHPC", Bus{Name: "br", Class: ACPIBridge, NoZero: true}, 31, "br/1f"},
+		{"what stands there never leaves", Bus{Name: "br", Class: ACPIBridge, Taken: map[int]string{0: "/x"}, Wired: map[int]bool{0: true}}, 31, "br/1f"},
+		{"port", Bus{Name: "rp", Class: NativePort}, 1, "rp/00"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := table(c.bus)
+			_, total, _ := s.Counts()
+			assert.Equal(t, c.total, total)
+			last := ""
+			for i := range c.total {
+				last = reserve(t, s, fmt.Sprint(i))
+			}
+			assert.Equal(t, c.last, last)
+		})
+	}
+}

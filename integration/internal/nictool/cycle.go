@@ -18,12 +18,14 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// times are medians of the rounds, in nanoseconds.
+// report is what the rounds took.
+type report struct{ Shortest, Median times }
+
+// times are those of a round.
 type times struct {
 	BareAttach, BareReturn time.Duration
 	Attach, Retrieve       time.Duration
 	Move, Configure        time.Duration // the parts of Attach
-	Rebind                 time.Duration // a Retrieve that gives the device its driver anew
 }
 
 // bench is one vNIC that goes to and fro.
@@ -73,26 +75,26 @@ func (b *bench) open(pod string) (err error) {
 }
 
 // cycle measures n rounds, each of the bare way and of the agent's.
-func cycle(mac, pod string, n int) ([2]times, error) {
+func cycle(mac, pod string, n int) (report, error) {
 	b, err := newBench(mac)
 	if err == nil {
 		err = b.open(pod)
 	}
 	if err != nil {
-		return [2]times{}, err
+		return report{}, err
 	}
 	var ts []times
 	if _, err := b.retrieve(); err != nil {
-		return [2]times{}, err
+		return report{}, err
 	}
 	for range n {
 		var t times
 		if err := errors.Join(b.bare(&t), b.agents(&t)); err != nil {
-			return [2]times{}, err
+			return report{}, err
 		}
 		ts = append(ts, t)
 	}
-	return [2]times{quantile(ts, 0), quantile(ts, 0.5)}, nil
+	return report{quantile(ts, 0), quantile(ts, 0.5)}, nil
 }
 
 // quantile returns that quantile of each time: 0 is the shortest.

@@ -18,7 +18,6 @@ var questions = []struct {
 	stdin string
 }{
 	{[]string{"ip", "-d", "-o", "-force", "-batch", "-"}, `link show dev LINK
-addr show dev LINK
 route show table all dev LINK
 -6 route show table all dev LINK
 rule show
@@ -30,6 +29,7 @@ maddr show dev LINK
 -6 netconf show dev LINK
 token show dev LINK
 `},
+	{[]string{"ip", "-o", "addr", "show", "dev", "LINK"}, ""}, // in a batch it tells none
 	{[]string{"tc", "-d", "-force", "-batch", "-"}, `qdisc show dev LINK
 filter show dev LINK
 filter show dev LINK ingress

@@ -31,15 +31,15 @@ type scrubbed struct {
 	Err        string
 }
 
-// report tells people how far it is, also on the console, should no end come.
-func report(format string, args ...any) {
+// progress tells people how far it is, also on the console, should no end come.
+func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format, args...)
 	_ = os.WriteFile("/dev/console", fmt.Appendf(nil, format, args...), 0)
 }
 
 // inPod runs a script in a pod's namespace with a /sys of its own.
 func inPod(pod, script, link string) (string, error) {
-	return output("nsenter", "--net=/run/netns/"+pod, "unshare", "-m", "sh", "-c", "mount -t sysfs sysfs /sys\n"+script, "sh", link)
+	return output("nsenter", "--net=/run/netns/"+pod, "unshare", "-m", "/bin/sh", "-c", "mount -t sysfs sysfs /sys\n"+script, "sh", link)
 }
 
 func output(argv ...string) (string, error) {
@@ -111,7 +111,7 @@ func scrub(mac, file, out string) error {
 		if err := t.endure(d, i == len(dirts)-1, &s); err != nil {
 			s.Err = err.Error()
 		}
-		report("tenant %s: %s, rebound %v, dirty %d, left %q, error %s\n", d.Name, time.Since(start), s.Rebound, len(s.Dirty), s.Left, s.Err)
+		progress("tenant %s: %s, rebound %v, dirty %d, left %q, error %s\n", d.Name, time.Since(start), s.Rebound, len(s.Dirty), s.Left, s.Err)
 		all = append(all, s)
 	}
 	return write(out, all)

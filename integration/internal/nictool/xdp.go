@@ -71,6 +71,9 @@ func loadXDP() (int, error) {
 	a.ptr(8, unsafe.Pointer(&program[0]))
 	a.ptr(16, unsafe.Pointer(&license[0]))
 	fd, err := bpf(unix.BPF_PROG_LOAD, &a)
+	for err == unix.EAGAIN { //nolint:errorlint // a signal came: one of Go's own
+		fd, err = bpf(unix.BPF_PROG_LOAD, &a)
+	}
 	runtime.KeepAlive(program)
 	runtime.KeepAlive(license)
 	return fd, err

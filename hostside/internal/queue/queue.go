@@ -1,12 +1,13 @@
-package libvirtvm
+// Package queue joins senders that must not wait to a receiver that may be slow.
+package queue
 
 import "sync"
 
-// queue is an unbounded queue between a sender that must not wait and a
-// receiver that may be slow. Create it with newQueue.
-type queue[T any] struct {
+// Queue is an unbounded queue between a sender that must not wait and a
+// receiver that may be slow. Create it with New.
+type Queue[T any] struct {
 	out  chan T
-	stop chan struct{} // closed by drop
+	stop chan struct{} // closed by Drop
 	gone chan struct{} // closed when the goroutine has ended
 	wake chan struct{} // holds one token when there is news
 
@@ -16,8 +17,9 @@ type queue[T any] struct {
 	dropped bool
 }
 
-func newQueue[T any]() *queue[T] {
-	q := &queue[T]{
+// New returns an empty queue. End or Drop it.
+func New[T any]() *Queue[T] {
+	q := &Queue[T]{
 		out:  make(chan T),
 		stop: make(chan struct{}),
 		gone: make(chan struct{}),
@@ -27,8 +29,11 @@ func newQueue[T any]() *queue[T] {
 	return q
 }
 
-// push adds an item. It never waits.
-func (q *queue[T]) push(v T) {
+// Out carries the items, each once and in order.
+func (q *Queue[T]) Out() <-chan T { return q.out }
+
+// Push adds an item. It never waits.
+func (q *Queue[T]) Push(v T) {
 	q.mu.Lock()
 	if !q.ended {
 		q.items = append(q.items, v)
@@ -37,16 +42,16 @@ func (q *queue[T]) push(v T) {
 	q.signal()
 }
 
-// end closes the output once it has delivered what is there.
-func (q *queue[T]) end() {
+// End closes the output once it has delivered what is there.
+func (q *Queue[T]) End() {
 	q.mu.Lock()
 	q.ended = true
 	q.mu.Unlock()
 	q.signal()
 }
 
-// drop closes the output at once, and waits until it is closed.
-func (q *queue[T]) drop() {
+// Drop closes the output at once, and waits until it is closed.
+func (q *Queue[T]) Drop() {
 	q.mu.Lock()
 	q.ended = true
 	if !q.dropped {
@@ -57,14 +62,14 @@ func (q *queue[T]) drop() {
 	<-q.gone
 }
 
-func (q *queue[T]) signal() {
+func (q *Queue[T]) signal() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (q *queue[T]) run() {
+func (q *Queue[T]) run() {
 	defer close(q.gone)
 	defer close(q.out)
 	for {
@@ -87,7 +92,7 @@ func (q *queue[T]) run() {
 	}
 }
 
-func (q *queue[T]) take() ([]T, bool) {
+func (q *Queue[T]) take() ([]T, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items
