@@ -16,15 +16,15 @@ import (
 
 // renew makes a vNIC that is in the first namespace like a new one, and proves
 // it. It is errLeft when it isn't there.
-func (a *Agent) renew(ctx context.Context, m vnic.Move, moved bool) (nic vnic.NIC, err error) {
+func (a *Agent) renew(ctx context.Context, m vnic.Move, was before) (nic vnic.NIC, err error) {
 	defer a.rcu.begin()()
-	if !moved {
+	if !was.moved {
 		if err := a.tidy(m); err != nil {
 			return nic, err
 		}
 	}
 	known, _ := a.known.get(m.MAC)
-	now, err := a.examine(m, known, !moved)
+	now, err := a.examine(m, known, !was.moved)
 	if err != nil {
 		return nic, err
 	}
@@ -35,6 +35,8 @@ func (a *Agent) renew(ctx context.Context, m vnic.Move, moved bool) (nic vnic.NI
 	case known.facts == nil:
 		now.used = false
 		a.known.put(m.MAC, now.device)
+	case was.down && known.used && a.standIn == "":
+		now, err = a.rebind(ctx, m, now, "its link was down, and may hold frames")
 	case len(diffs) > 0:
 		now, err = a.rebind(ctx, m, now, "it differs in "+strings.Join(diffs, ", "))
 	default:

@@ -49,22 +49,30 @@ func (a *Agent) Retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, err er
 // retrieve is called with the vNIC's lock.
 func (a *Agent) retrieve(ctx context.Context, m vnic.Move) (vnic.NIC, error) {
 	for {
-		moved, err := a.fetch(ctx, m)
+		was, err := a.fetch(ctx, m)
 		if err != nil {
 			return vnic.NIC{}, err
 		}
-		nic, err := a.renew(ctx, m, moved)
+		nic, err := a.renew(ctx, m, was)
 		if !errors.Is(err, errLeft) {
 			return nic, err
 		}
 	}
 }
 
-// fetch brings a vNIC to the first namespace, and tells whether it moved it: the
-// kernel takes much from a link that is moved. What is nowhere is awaited.
-func (a *Agent) fetch(ctx context.Context, m vnic.Move) (moved bool, err error) {
+// before is how a vNIC was found.
+type before struct {
+	moved bool // it was in another namespace: the kernel takes much from a link that is moved
+	// down says that its link was down. The driver keeps the buffers that it has given
+	// the device, and the device fills them: who sets it up next gets those frames.
+	down bool
+}
+
+// fetch brings a vNIC to the first namespace. What is nowhere is awaited.
+func (a *Agent) fetch(ctx context.Context, m vnic.Move) (was before, err error) {
+	atHome := before{down: true} // since it came back, at the latest
 	if _, ok := a.links.find(m.MAC); ok {
-		return false, nil
+		return atHome, nil
 	}
 	r, known := a.records.get(m.MAC)
 	refs := []string{m.Netns}
@@ -75,39 +83,39 @@ func (a *Agent) fetch(ctx context.Context, m vnic.Move) (moved bool, err error) 
 		if ref == "" {
 			continue
 		}
-		if moved, err := a.fetchFrom(ref, m); moved || err != nil {
-			return moved, err
+		if was, err := a.fetchFrom(ref, m); was.moved || err != nil {
+			return was, err
 		}
 	}
 	if a.isGone(m.MAC) {
-		return false, fmt.Errorf("its device is not there any more: %w", vnic.ErrNICMissing)
+		return was, fmt.Errorf("its device is not there any more: %w", vnic.ErrNICMissing)
 	}
 	at, err := a.await(ctx, m)
 	if err != nil || at.ns == a.home {
-		return false, err
+		return atHome, err
 	}
 	defer func() { err = errors.Join(err, at.close()) }()
 	return a.takeHome(at.ns, m)
 }
 
 // fetchFrom is takeHome for the namespace that ref names, if there is one.
-func (a *Agent) fetchFrom(ref string, m vnic.Move) (moved bool, err error) {
+func (a *Agent) fetchFrom(ref string, m vnic.Move) (was before, err error) {
 	ns, err := netnsx.Open(ref)
 	if errors.Is(err, vnic.ErrUnknownPod) {
-		return false, nil
+		return was, nil
 	}
 	if err != nil {
-		return false, err
+		return was, err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
 	if ns.ID() == a.home.ID() {
-		return false, nil
+		return was, nil
 	}
 	return a.takeHome(ns, m)
 }
 
 // takeHome moves a vNIC out of a namespace, if it is there.
-func (a *Agent) takeHome(ns *netnsx.NS, m vnic.Move) (moved bool, err error) {
+func (a *Agent) takeHome(ns *netnsx.NS, m vnic.Move) (was before, err error) {
 	defer a.rcu.begin()()
 	err = within(ns, func(c *rtnl.Conn) error {
 		all, err := c.Links()
@@ -118,16 +126,16 @@ func (a *Agent) takeHome(ns *netnsx.NS, m vnic.Move) (moved bool, err error) {
 		if ok = ok && (l.Kind == "" || l.Kind == a.standIn); !ok {
 			return nil
 		}
-		moved = true
+		was = before{moved: true, down: !l.Up}
 		return c.Do(a.homeward(l, m)...)
 	})
 	if errors.Is(err, unix.ENODEV) {
-		return false, nil // it left meanwhile
+		return before{}, nil // it left meanwhile
 	}
 	if err != nil {
-		return moved, fmt.Errorf("take it out of its pod: %w", err)
+		return was, fmt.Errorf("take it out of its pod: %w", err)
 	}
-	return moved, nil
+	return was, nil
 }
 
 // podFlags are the flags of a link that whoever administrates it may change.

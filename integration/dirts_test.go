@@ -20,6 +20,9 @@ const sysctls = "cd /proc/sys/net; "
 // together.
 var tenants = []tenant{
 	{name: "nothing"},
+	{name: "link down", rebound: true, dirts: []dirt{ // its buffers are the device's, which fills them as long as it can
+		{"down", "ip link set $1 down", "state DOWN"},
+	}},
 	{name: "what pods do", dirts: []dirt{
 		{"addresses", "ip addr add 10.9.9.9/24 dev $1; ip addr add fd09::9/64 dev $1", "fd09::9/64"},
 		{"routes", "ip route add 198.51.100.0/24 dev $1; ip -6 route add fd99::/64 dev $1; ip route add table 99 default dev $1", "table 99"},

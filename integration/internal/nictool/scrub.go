@@ -128,6 +128,18 @@ func (t *tenancy) lookPod() ([]string, error) {
 	return viewOf(out, "eth0"), err
 }
 
+// awaitUp waits until the kernel shows the link as up, which it does a while after
+// it is, and for which it has no event but the one that may have been.
+func (t *tenancy) awaitUp() error {
+	_, err := inPod(t.m.Netns, `i=0
+until [ "$(cat /sys/class/net/$1/operstate)" = up ]; do
+	[ $i -lt 100 ] || { echo "eth0 is not shown as up within 10 s" >&2; exit 1; }
+	i=$((i+1))
+	sleep 0.1
+done`, "eth0")
+	return err
+}
+
 // endure is one tenant's time.
 func (t *tenancy) endure(d dirt, last bool, s *scrubbed) (err error) {
 	if _, err := output("ip", "netns", "add", t.m.Netns); err != nil {
@@ -141,6 +153,9 @@ func (t *tenancy) endure(d dirt, last bool, s *scrubbed) (err error) {
 		return err
 	}
 	if t.tenant == nil || last {
+		if err := t.awaitUp(); err != nil {
+			return err
+		}
 		seen, err := t.lookPod()
 		if err != nil {
 			return err
