@@ -50,7 +50,7 @@ func commands(text string) (lines [][]string) {
 
 // subcommand returns the words of a command line that choose a command of brfuse.
 func subcommand(words []string) []string {
-	isGroup := words[0] == "vm" || words[0] == "network"
+	isGroup := slices.Contains([]string{"vm", "network", "pool"}, words[0])
 	if isGroup && len(words) > 1 {
 		return words[:2]
 	}

@@ -12,6 +12,8 @@ type device struct {
 	pci, driver string
 	// used says that somebody may have changed it who was given it.
 	used bool
+	// spoilt is why it could not be made like new after that.
+	spoilt error
 	// link and facts are what it was when it was new. No facts: it wasn't looked at.
 	link  rtnl.Link
 	facts rtnl.Facts

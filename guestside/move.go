@@ -111,6 +111,9 @@ func (a *Agent) move(ctx context.Context, m vnic.Move, then visit) (nic vnic.NIC
 		return nic, times, err
 	}
 	defer release()
+	if k, _ := a.known.get(m.MAC); k.spoilt != nil {
+		return nic, times, fmt.Errorf("move vnic %s: %w", m.MAC, k.spoilt)
+	}
 	if m.Handover {
 		return a.handOver(ctx, m)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,10 @@ import (
 // what pods usually do makes Retrieve take the driver from the device and give
 // it back, which makes another link of it. A vNIC that can't be made like new
 // is a [vnic.ErrDiffers] that names what differs.
+//
+// For one that a pod had in use, and that was seen when it was new, Retrieve returns
+// once it is in the first namespace, and the rest follows: until then, calls for that
+// vNIC wait, and if it can't be made like new, to move it is the [vnic.ErrDiffers].
 func (a *Agent) Retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, err error) {
 	if m.Interface == "" {
 		m.Interface = m.ID.LinkName() // not needed, but checked
@@ -36,28 +41,67 @@ func (a *Agent) Retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, err er
 	if err != nil {
 		return nic, err
 	}
-	defer release()
-	nic, err = a.retrieve(ctx, m)
-	if err != nil {
-		return nic, fmt.Errorf("retrieve vnic %s: %w", m.MAC, err)
+	nic, later, err := a.retrieve(ctx, m)
+	if err == nil {
+		a.records.drop(m.MAC)
+		err = failpoint.Hit("guest.retrieved")
+	} else {
+		err = fmt.Errorf("retrieve vnic %s: %w", m.MAC, err)
 	}
-	a.records.drop(m.MAC)
-	a.log.Info("vnic retrieved", slog.String("id", string(m.ID)), slog.String("netns", m.Netns))
-	return nic, failpoint.Hit("guest.retrieved")
+	if later == nil {
+		release()
+		return nic, err
+	}
+	a.wg.Go(func() {
+		defer release()
+		later()
+	})
+	return nic, err
 }
 
-// retrieve is called with the vNIC's lock.
-func (a *Agent) retrieve(ctx context.Context, m vnic.Move) (vnic.NIC, error) {
+// retrieve is called with the vNIC's lock. It may return what remains to be done
+// under it.
+func (a *Agent) retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, later func(), err error) {
 	for {
 		was, err := a.fetch(ctx, m)
 		if err != nil {
-			return vnic.NIC{}, err
+			return vnic.NIC{}, nil, err
+		}
+		if k, ok := a.known.get(m.MAC); ok && k.facts != nil && k.spoilt == nil && was.moved && !was.down {
+			nic = vnic.NIC{ID: m.ID, MAC: m.MAC, Interface: m.ID.LinkName(), PCI: k.pci, Driver: k.driver}
+			return nic, func() { a.renewLater(m, was) }, nil
 		}
 		nic, err := a.renew(ctx, m, was)
 		if !errors.Is(err, errLeft) {
-			return nic, err
+			a.noteRenewed(m, err)
+			return nic, nil, err
 		}
 	}
+}
+
+// renewLimit bounds making a vNIC like new when nobody waits for it.
+const renewLimit = 10 * time.Second
+
+// renewLater makes a vNIC like new that was just brought home, with its lock.
+func (a *Agent) renewLater(m vnic.Move, was before) {
+	ctx, cancel := context.WithTimeout(a.ctx, renewLimit)
+	defer cancel()
+	_, err := a.renew(ctx, m, was)
+	if errors.Is(err, errLeft) { // taken by another hand, or unplugged
+		err = fmt.Errorf("it left before it was looked at: %w: %w", vnic.ErrDiffers, err)
+	}
+	a.noteRenewed(m, err)
+}
+
+// noteRenewed notes whether a vNIC is like new, and so may be moved.
+func (a *Agent) noteRenewed(m vnic.Move, err error) {
+	a.known.edit(m.MAC, func(d *device) { d.spoilt = err })
+	log := a.log.With(slog.String("id", string(m.ID)), slog.String("netns", m.Netns))
+	if err != nil {
+		log.Warn("vnic is not like new", slog.Any("error", err))
+		return
+	}
+	log.Info("vnic retrieved")
 }
 
 // before is how a vNIC was found.

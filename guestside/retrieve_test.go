@@ -108,6 +108,12 @@ func TestIntegrationScrub(t *testing.T) {
 				return tt.dirty(eth0)
 			})
 			_, err = l.Retrieve(l.deadline(), m)
+			require.NoError(t, err, "it is out of its pod")
+			if tt.differs != "" {
+				_, _, err := l.Attach(l.deadline(), m)
+				require.ErrorIs(t, err, vnic.ErrDiffers, "the next tenant gets it")
+			}
+			_, err = l.Retrieve(l.deadline(), m) // waits for the rest of the first
 			if tt.differs != "" {
 				require.ErrorIs(t, err, vnic.ErrDiffers)
 				require.ErrorContains(t, err, "it differs in "+tt.differs)

@@ -2,6 +2,7 @@ package hostside
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/brfuse/brfuse/hostside/internal/netnstest"
 	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
@@ -121,9 +123,10 @@ func TestIntegrationParkTakesEverythingBack(t *testing.T) {
 	ping()
 	<-time.After(50 * time.Millisecond) // it is in the tap, and the VM doesn't read it
 
+	require.True(t, kept(ns, 5353), "the host's port")
 	require.NoError(t, h.Park(t.Context(), "vm", p.ID))
 	requireParked(t, h, ns.Run, p)
-	assert.Empty(t, h.reservedBy(p.ID))
+	assert.False(t, kept(ns, 5353), "the host's port")
 	ping()
 	_, err = tap.Write(make([]byte, 12+60)) // what the VM sends
 	require.ErrorIs(t, err, unix.EIO, "nothing leaves")
@@ -136,15 +139,37 @@ func TestIntegrationParkTakesEverythingBack(t *testing.T) {
 		require.True(t, time.Now().Before(end), "it does not reach the pod")
 	}
 	assert.NotContains(t, ns.Run("nft", "list", "ruleset"), "5353")
+
+	require.NoError(t, h.Park(t.Context(), "vm", p.ID))
+	p.Addresses = []netip.Addr{netip.MustParseAddr("10.9.0.3")}
+	require.NoError(t, h.Unpark(t.Context(), p))
+	dropped := func() bool { // the host remembers the MAC for the former address
+		ping()
+		counts, err := h.Dropped(t.Context())
+		require.NoError(t, err)
+		return counts["destination"] > 0
+	}
+	for end := time.Now().Add(10 * time.Second); !dropped(); {
+		require.True(t, time.Now().Before(end), "it is not dropped")
+	}
+	assert.False(t, greeted(t, tap, 20*time.Millisecond), "it is the former pod's")
 }
 
-// reservedBy returns what is kept of the host for a vNIC.
-func (h *Host) reservedBy(id vnic.ID) []netip.AddrPort {
-	var kept []netip.AddrPort
-	for _, p := range h.guard.Port(id.TapName()).Published {
-		kept = append(kept, p.Host)
-	}
-	return kept
+// kept tells whether a UDP port of the host can't be bound.
+func kept(ns *netnstest.NS, port int) (is bool) {
+	ns.In(func() error {
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(s)
+		err = unix.Bind(s, &unix.SockaddrInet4{Port: port})
+		if is = errors.Is(err, unix.EADDRINUSE); is {
+			err = nil
+		}
+		return err
+	})
+	return is
 }
 
 // greeted tells whether the greeting comes out of a tap within that time.
@@ -164,6 +189,9 @@ func greeted(t *testing.T, tap *os.File, within time.Duration) bool {
 				n, err = unix.Read(int(fd), frame)
 			}
 		}))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		require.NoError(t, err)
 		if bytes.Contains(frame[:n], []byte("hello")) {
 			return true

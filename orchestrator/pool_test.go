@@ -253,38 +253,6 @@ func TestPoolIsFullMeanwhile(t *testing.T) {
 	})
 }
 
-// TestPoolShrinksWhenIdle lets time pass.
-func TestPoolShrinksWhenIdle(t *testing.T) {
-	inPool(t, 1, 4, func(r *rig) {
-		var list []vnic.Attachment
-		for i := range 4 {
-			list = append(list, r.attach("web", fmt.Sprintf("eth%d", i)))
-		}
-		synctest.Wait()
-		for _, a := range list {
-			r.detach(a)
-		}
-		assert.Equal(r.t, 4, r.status().Parked)
-		wait := func(d time.Duration) {
-			time.Sleep(d) //nolint:forbidigo // fake minutes
-			synctest.Wait()
-		}
-		wait(vnic.DefaultPoolIdle - time.Second)
-		assert.Equal(r.t, 4, r.status().Parked)
-		r.detach(r.attach("web", "eth0"))
-		wait(vnic.DefaultPoolIdle - time.Second)
-		assert.Equal(r.t, 4, r.status().Parked, "it was used meanwhile")
-		wait(time.Second)
-		assert.Equal(r.t, 1, r.status().Parked)
-		r.settled()
-		wait(time.Hour)
-		r.settled()
-		r.restart()
-		synctest.Wait()
-		r.settled()
-	})
-}
-
 func TestSetPoolAgain(t *testing.T) {
 	inPool(t, 4, 8, func(r *rig) {
 		before := r.parked()

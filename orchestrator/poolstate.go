@@ -20,6 +20,7 @@ type poolMemory struct {
 	lastError    string
 	lastUse      time.Time
 	wake         *time.Timer // nil when none is set
+	due          time.Time   // when it wakes
 }
 
 func (s *pools) getLocked(k poolID) *poolMemory {
@@ -81,16 +82,24 @@ func (s *pools) idleAt(k poolID, idle time.Duration) (at time.Time) {
 	return at
 }
 
-// wakeAt has fn run at a time, unless something is due for the pool already.
+// wakeAt has fn run at a time, unless something is due for the pool before.
 func (s *pools) wakeAt(k poolID, at time.Time, fn func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.getLocked(k)
-	if s.closed || m.wake != nil {
+	switch {
+	case s.closed || m.wake != nil && !at.Before(m.due):
 		return
+	case m.wake != nil:
+		m.wake.Stop()
 	}
+	m.due = at
 	m.wake = time.AfterFunc(time.Until(at), func() {
-		s.with(k, func(m *poolMemory) { m.wake = nil })
+		s.with(k, func(m *poolMemory) {
+			if m.due.Equal(at) { // else another one is set by now
+				m.wake = nil
+			}
+		})
 		fn()
 	})
 }

@@ -203,12 +203,12 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 			return false, fmt.Errorf("channel %s is that of vm %s; give each vm its own: %w", vm.Channel, old.Name, vnic.ErrInUse)
 		}
 	}
+	if same.Migrating != nil {
+		return false, fmt.Errorf("its migration is not settled: %w: try again", vnic.ErrInUse)
+	}
 	vm.GuestNetworks = guestNetworks(same.GuestNetworks, vm.GuestNetworks)
 	if same.Equal(vm) && !same.Removing {
 		return false, nil
-	}
-	if same.Migrating != nil {
-		return false, fmt.Errorf("its migration is not settled: %w: try again", vnic.ErrInUse)
 	}
 	return same.Name == "", save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
 }

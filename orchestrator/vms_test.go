@@ -207,3 +207,18 @@ func TestRemoveVMThatIsGone(t *testing.T) {
 		r.nothingLeft()
 	})
 }
+
+// TestAddVMBeingMoved: nobody knows yet at which of its sockets it is.
+func TestAddVMBeingMoved(t *testing.T) {
+	inMigrationRig(t, func(r *rig, f *fakeMigrator) {
+		f.settles(false, errBoom)
+		_, err := r.orch.MigrateVM(r.t.Context(), "vm1", next(), 0)
+		require.ErrorIs(r.t, err, errBoom)
+		calls := r.world.Calls("addvm")
+		require.ErrorIs(r.t, r.orch.AddVM(r.t.Context(), vm("vm1")), vnic.ErrInUse)
+		assert.Equal(r.t, calls, r.world.Calls("addvm"), "a half was told of it")
+		f.settles(false, nil)
+		r.settleDown()
+		require.NoError(r.t, r.orch.AddVM(r.t.Context(), vm("vm1")))
+	})
+}

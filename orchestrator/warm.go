@@ -92,7 +92,7 @@ func (o *Orchestrator) provideWarm(ctx context.Context, r *record) (vnic.NIC, er
 // giveUp gives up a vNIC that failed with err. One that is in the pod, which has no
 // tap then, is taken out, for another is to have its name.
 func (o *Orchestrator) giveUp(ctx context.Context, r *record, err error, another bool) error {
-	if !errors.Is(err, vnic.ErrNICMissing) {
+	if !errors.Is(err, vnic.ErrNICMissing) && !errors.Is(err, vnic.ErrDiffers) {
 		if err := o.retrieveStep(ctx, r); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (o *Orchestrator) giveUp(ctx context.Context, r *record, err error, another
 
 // isSpoilt tells of an error that a vNIC, and not the request, is at fault for.
 func isSpoilt(err error) bool {
-	return errors.Is(err, vnic.ErrNICMissing) || errors.Is(err, vnic.ErrNotFound)
+	return errors.Is(err, vnic.ErrNICMissing) || errors.Is(err, vnic.ErrDiffers) || errors.Is(err, vnic.ErrNotFound)
 }
 
 // deliver has the host half make the tap a port while the guest half moves the

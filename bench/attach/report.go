@@ -23,6 +23,8 @@ func comparisons(batches bool) []samples.Comparison {
 		{Name: "cold detach / raw floor", Of: detachCold, To: detachFloor, Goal: goal},
 		{Name: "warm attach / bare guest move", Of: attachWarm, To: attachBare, Goal: goal},
 		{Name: "detach to pool / bare move back", Of: detachWarm, To: detachBare, Goal: goal},
+		{Name: "warm attach / bare move, expedited", Of: attachWarm, To: attachFast},
+		{Name: "detach to pool / bare back, expedited", Of: detachWarm, To: detachFast},
 	}
 	if !batches {
 		return all
@@ -91,7 +93,8 @@ host has been told that the pod has its vNIC. The floor's tap, bridge port and
 network backend are made beforehand; it sets an IPv4 and an IPv6 address and no
 routes. The NIC of the bare move is plugged and its tap is a port of the bridge;
 it is moved, named and set up by one message, gets addresses and default routes
-by another, and goes back by one. brfuse does all of its work within the call.
+by another, and goes back by one. Expedited is the same while the kernel expedites
+its grace periods, as brfuse-agent has it do while it moves a vNIC. brfuse does all of its work within the call.
 When its detach returns, nothing is left, on the host either, or the vNIC is in
 the pool: like new, and out of the bridge.
 `)
@@ -105,12 +108,14 @@ func (r report) printSeries(p *printer) {
 	p.row("  until the call returns", r.series[attachCold+returnPart])
 	p.row("attach, bare move: order until the pod answers", r.series[attachBare])
 	p.parts(r.series, attachBare)
+	p.row("attach, bare move, grace periods expedited", r.series[attachFast])
 	p.row("attach, warm: call until the pod answers", r.series[attachWarm])
 	p.row("  until the call returns", r.series[attachWarm+returnPart])
 	p.row("detach, raw floor: device_del until all is gone", r.series[detachFloor])
 	p.row("  until the NIC is gone", r.series[detachFloor+devicePart])
 	p.row("detach, cold: call until it returns", r.series[detachCold])
 	p.row("detach, bare move back: order until the report", r.series[detachBare])
+	p.row("detach, bare move back, grace periods expedited", r.series[detachFast])
 	p.row("detach, to the pool: call until it returns", r.series[detachWarm])
 }
 

@@ -21,7 +21,7 @@ func filled(t *testing.T, batches bool) report {
 	require.NoError(t, err)
 	for round, ms := range []time.Duration{1000, 50, 60} {
 		rec.Begin(round)
-		for i, series := range []string{attachFloor, attachCold, attachBare, attachWarm, detachFloor, detachCold, detachBare, detachWarm} {
+		for i, series := range []string{attachFloor, attachCold, attachBare, attachWarm, detachFloor, detachCold, detachBare, detachWarm, attachFast, detachFast} {
 			took := ms * time.Duration(1+i%2) * time.Millisecond
 			rec.Add(series, took)
 			for j, part := range []string{devicePart, reportPart, movePart, addressPart, returnPart, stepPart + "total", stepPart + "lease"} {

@@ -122,9 +122,13 @@ func (r *rig) slot(ctx context.Context) (string, error) {
 // portPath is the socket of the port that the floor's program uses.
 func (r *rig) portPath() string { return filepath.Join(r.dir, "bench.port") }
 
+// ownNIC is a NIC of the VM itself, as every VM has one: it is eth0 in the first
+// namespace, so that any other is renamed on its way to a pod.
+var ownNIC = []string{"-netdev", "user,id=own,restrict=on", "-device", "virtio-net-pci,netdev=own"}
+
 // boot boots the guest, with the agent running, and makes both pods.
 func (r *rig) boot(ctx context.Context, cpus int) (err error) {
-	cfg := vmlab.Config{Name: "bench", CPUs: cpus, VNICs: slots, ExtraArgs: floor.QEMUArgs(r.portPath())}
+	cfg := vmlab.Config{Name: "bench", CPUs: cpus, VNICs: slots, ExtraArgs: append(floor.QEMUArgs(r.portPath()), ownNIC...)}
 	if r.vm, err = r.site.BootConfig(ctx, cfg); err != nil {
 		return err
 	}

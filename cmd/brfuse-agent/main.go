@@ -58,6 +58,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&engines.dockerPlugin, "docker-plugin", docker.DefaultSocket, "where dockerd finds the driver brfuse; empty: no Docker")
 	flags.StringVar(&engines.state, "state", "/var/lib/brfuse", "folder of what the Docker driver has to remember")
 	flags.StringVar(&engines.network, "network", "", "network of containers whose configuration names none (default: the only one that this VM may ask for)")
+	normalRCU := flags.Bool("normal-rcu", false, "leave /sys/kernel/rcu_expedited alone, which is on while a vNIC is moved")
 	format := flags.String("log-format", "text", "text or json")
 	version := flags.Bool("version", false, "print the version and exit")
 	installing := installFlags(flags)
@@ -87,7 +88,10 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w; %w", err, errUsage)
 	}
-	return agentd.Serve(ctx, agentd.Setup{Channel: *channel, Doors: engines.list(log), Version: buildinfo.Version(), Log: log})
+	return agentd.Serve(ctx, agentd.Setup{
+		Channel: *channel, Agent: guestside.Config{NormalRCU: *normalRCU},
+		Doors: engines.list(log), Version: buildinfo.Version(), Log: log,
+	})
 }
 
 // doors says where container engines ask for vNICs.

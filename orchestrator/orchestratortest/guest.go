@@ -72,6 +72,9 @@ func (c *Conn) Move(ctx context.Context, vm string, mv vnic.Move) (nic vnic.NIC,
 		if missing = d == nil; missing {
 			return nil
 		}
+		if d.spoilt {
+			return fmt.Errorf("vnic %s: %w", mv.MAC, vnic.ErrDiffers)
+		}
 		if m.told[mv.MAC] != mv.ID || d.pod != mv.Netns { // else it is told again, maybe of a pod that was restarted meanwhile
 			c.w.witnessLocked(d, mv)
 		}

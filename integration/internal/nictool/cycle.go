@@ -153,7 +153,10 @@ func (b *bench) agents(t *times) error {
 		return err
 	}
 	t.Attach, t.Move, t.Configure = time.Since(start), mt.Move, mt.Configure
-	t.Retrieve, err = b.retrieve()
+	if t.Retrieve, err = b.retrieve(); err != nil {
+		return err
+	}
+	_, err = b.retrieve() // waits until the first has ended, which is after its answer
 	return err
 }
 

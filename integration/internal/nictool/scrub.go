@@ -177,6 +177,9 @@ func (t *tenancy) endure(d dirt, last bool, s *scrubbed) (err error) {
 	if s.Took, err = t.retrieve(); err != nil {
 		return err
 	}
+	if _, err = t.retrieve(); err != nil { // waits until the first has ended, which is after its answer
+		return err
+	}
 	now, err := t.lookHome()
 	s.Left = beyond(t.athome, now)
 	if err != nil {

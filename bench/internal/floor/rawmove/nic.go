@@ -13,6 +13,9 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
+// waitingName is what the NIC is called in the first namespace, where eth0 is the VM's own.
+const waitingName = "wait0"
+
 // nic is a NIC and all that its moves need, opened beforehand.
 type nic struct {
 	order   order.Order
@@ -21,7 +24,6 @@ type nic struct {
 	outside *rtnl.Conn // in the first namespace
 	inside  *rtnl.Conn // in the pod's
 	index   int
-	name    string // in the first namespace
 	setUp   []rtnl.Request
 }
 
@@ -91,7 +93,7 @@ func (n *nic) await(armed func() error) (err error) {
 // found makes the requests that set the NIC up in the pod. They rely on that the
 // kernel keeps a NIC's index where it is free.
 func (n *nic) found(l rtnl.Link) {
-	n.index, n.name = l.Index, l.Name
+	n.index = l.Index
 	for _, p := range n.order.Addresses {
 		n.setUp = append(n.setUp, rtnl.SetAddr(n.index, p))
 	}
@@ -121,6 +123,6 @@ func (n *nic) enter() (rep order.Report, err error) {
 // leave moves the NIC back to the first namespace, down and named as it was.
 func (n *nic) leave() (rep order.Report, err error) {
 	start := time.Now()
-	err = n.inside.Do(rtnl.SetLink(n.index, rtnl.Change{Netns: n.first.FD(), Name: n.name, Mask: unix.IFF_UP}))
+	err = n.inside.Do(rtnl.SetLink(n.index, rtnl.Change{Netns: n.first.FD(), Name: waitingName, Mask: unix.IFF_UP}))
 	return order.Report{Move: time.Since(start)}, err
 }
