@@ -69,7 +69,7 @@ func (a *Agent) retrieve(ctx context.Context, m vnic.Move) (nic vnic.NIC, later 
 		}
 		if k, ok := a.known.get(m.MAC); ok && k.facts != nil && k.spoilt == nil && was.moved && !was.down {
 			nic = vnic.NIC{ID: m.ID, MAC: m.MAC, Interface: m.ID.LinkName(), PCI: k.pci, Driver: k.driver}
-			return nic, func() { a.renewLater(m, was) }, nil
+			return nic, func() { a.renewLater(m, was) }, nil //nolint:contextcheck // the call has ended by then
 		}
 		nic, err := a.renew(ctx, m, was)
 		if !errors.Is(err, errLeft) {
