@@ -87,8 +87,8 @@ func (a *Agent) renewLater(m vnic.Move, was before) {
 	ctx, cancel := context.WithTimeout(a.ctx, renewLimit)
 	defer cancel()
 	_, err := a.renew(ctx, m, was)
-	if errors.Is(err, errLeft) { // taken by another hand, or unplugged
-		err = fmt.Errorf("it left before it was looked at: %w: %w", vnic.ErrDiffers, err)
+	if err != nil && !errors.Is(err, vnic.ErrDiffers) { // it left, or could not be looked at
+		err = fmt.Errorf("it is not proven to be like new: %w: %w", vnic.ErrDiffers, err)
 	}
 	a.noteRenewed(m, err)
 }

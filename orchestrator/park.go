@@ -128,6 +128,9 @@ func (o *Orchestrator) noteDetached(r *record) {
 		o.pools.used(r.pool())
 		o.tendLater(r.pool())
 	}
+	if r.Parking && r.session != o.seen.session(r.Request.VM) { // no event tells to look at it again
+		o.reconcileSoon(r.Request.VM)
+	}
 	if !r.Parking { // a slot is free
 		for _, k := range o.pools.failing(r.Request.VM) {
 			o.tendSoon(k)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/brfuse/brfuse/orchestrator/ipam"
@@ -153,6 +154,24 @@ func idle(tx store.ReadTx, prefix string, limit int) ([]pooled, error) {
 		}
 	}
 	return list, nil
+}
+
+// firstIdle returns the first vNIC that is fit of those whose keys in the index begin
+// with prefix, nil when there is none. It reads no more than it needs, but for one.
+func firstIdle(tx store.ReadTx, prefix string, fit func(pooled) bool) (*pooled, error) {
+	for _, limit := range []int{1, 0} { // nearly always the first one is
+		list, err := idle(tx, prefix, limit)
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(list, fit); i >= 0 {
+			return &list[i], nil
+		}
+		if len(list) == 0 {
+			break
+		}
+	}
+	return nil, nil
 }
 
 // stock counts the vNICs of a pool that are parked or about to be, up to limit.

@@ -235,7 +235,13 @@ func (o *Orchestrator) fillSteps(ctx context.Context, p *pooled) error {
 	if err := reached(o.scrub(ctx, p, d.Move), "fill.retrieved"); err != nil {
 		return err
 	}
-	return reached(o.park(ctx, p), "fill.parked")
+	if err := o.park(ctx, p); err != nil {
+		return err
+	}
+	if p.Session != o.seen.session(p.VM) { // no event tells to look at it again
+		o.reconcileSoon(p.VM)
+	}
+	return failpoint.Hit("fill.parked")
 }
 
 // scrub has the guest make a vNIC like new.

@@ -37,11 +37,12 @@ func (o *Orchestrator) takeParked(tx store.Tx, r *record) error {
 		return err
 	}
 	r.luck = poolMiss
-	list, err := idle(tx, pool.id().idle(parked), 1)
-	if err != nil || len(list) == 0 || !list[0].fits(pool) {
+	// Only an agent that is still there has seen to it that a vNIC is like new.
+	session := o.seen.session(r.Request.VM)
+	p, err := firstIdle(tx, pool.id().idle(parked), func(p pooled) bool { return p.fits(pool) && p.Session == session })
+	if err != nil || p == nil {
 		return err
 	}
-	p := list[0]
 	r.luck, r.untouched = poolHit, false
 	r.Phase, r.Device, r.MAC, r.MTU, r.Slot, r.GuestPCI = vnic.PhasePlugged, p.ID, p.MAC, p.MTU, p.Slot, p.GuestPCI
 	p.Attachment = r.ID

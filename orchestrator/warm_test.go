@@ -387,3 +387,20 @@ func TestAgentAway(t *testing.T) {
 		r.settled()
 	})
 }
+
+// TestParkedInAnEarlierSession: the agent that said of a vNIC that it is like new may
+// have died before it was sure, so it is not taken before the next one has said so.
+func TestParkedInAnEarlierSession(t *testing.T) {
+	inPool(t, 1, 1, func(r *rig) {
+		old := r.parked()[0]
+		r.world.StopAgent("vm1")
+		r.world.Hang("nics") // no reconcile comes to an end
+		r.world.StartAgent("vm1")
+		a := r.attach("web", "eth0")
+		assert.NotEqual(r.t, old, a.VNIC())
+		r.world.Before("nics", nil)
+		r.settleDown()
+		r.settled()
+		assert.Equal(r.t, old, r.attach("db", "eth0").VNIC())
+	})
+}
