@@ -76,7 +76,11 @@ func (o *Orchestrator) Pools(ctx context.Context) ([]vnic.PoolStatus, error) {
 	for i, r := range records {
 		list[i] = o.pools.status(r.Pool)
 		for _, p := range vnics {
-			if p.pool() == r.id() {
+			switch {
+			case p.pool() != r.id():
+			case p.State == parked && p.Session != o.seen.session(p.VM):
+				count(&list[i], filling) // until the present agent has seen to it, nobody takes it
+			default:
 				count(&list[i], p.State)
 			}
 		}

@@ -61,7 +61,7 @@ func (p Pool) Complete() (Pool, error) {
 type PoolStatus struct {
 	Pool
 	Parked  int // ready to be taken
-	Filling int // being plugged
+	Filling int // being plugged, or looked at by an agent that has just come
 	InUse   int // taken by attachments
 	// Hits and Misses count the attaches that took a parked vNIC, and those that
 	// found none, since the daemon was started.
