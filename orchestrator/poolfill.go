@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -141,6 +142,11 @@ func (o *Orchestrator) fill(ctx context.Context, k poolID, n int) error {
 		})
 	}
 	wg.Wait()
+	// One is enough to tell: the others are of the same kind, or follow from it.
+	i := slices.IndexFunc(errs, func(err error) bool { return err != nil && !errors.Is(err, context.Canceled) })
+	if i >= 0 {
+		return errs[i]
+	}
 	return errors.Join(errs...)
 }
 

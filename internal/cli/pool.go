@@ -39,7 +39,7 @@ An attach with a MAC or number of queues of its own, or a smaller MTU than the
 network's, is made without the pool.`,
 		Example: `  brfuse pool set --vm vm1 --network blue --low 4 --high 16`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if req.GetVm() == "" || req.GetNetwork() == "" || req.GetHigh() == 0 {
+			if req.GetVm() == "" || req.GetNetwork() == "" || !c.Flags().Changed("high") {
 				return usagef("pool set needs --vm, --network and --high; see `brfuse pool set --help`")
 			}
 			if idle != 0 {

@@ -30,7 +30,10 @@ it lacks any.`,
   brfuse topology --vnics 31 --libvirt
   brfuse topology --vnics 248 --check vm1`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if check != "" {
+			if c.Flags().Changed("check") {
+				if check == "" {
+					return usagef("--check needs the name of a vm; see `%s --help`", c.CommandPath())
+				}
 				return a.checkTopology(c.Context(), check, wish.VNICs)
 			}
 			l, err := topology.PlanFor(wish)
@@ -57,7 +60,7 @@ it lacks any.`,
 	f.IntVar(&wish.CPUs, "cpus", 1, "number of the guest's CPUs: they bound interrupt vectors")
 	f.StringVar(&wish.Machine, "machine", topology.Q35, "QEMU's machine: q35 or pc")
 	f.StringVar(&target, "for", "qemu", "qemu: arguments; libvirt: XML")
-	f.BoolVar(&libvirt, "libvirt", false, "XML for a VM added by `brfuse vm add --libvirt`")
+	f.BoolVar(&libvirt, "libvirt", false, "XML for a VM of libvirt, without a QMP socket")
 	f.StringVar(&qmp, "qmp", topology.DefaultQMP, "QMP socket")
 	f.StringVar(&channel, "channel", topology.DefaultChannel, "socket of the agent's channel")
 	f.StringVar(&check, "check", "", "name of a VM that runs, to be checked")

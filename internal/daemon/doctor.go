@@ -108,14 +108,17 @@ func checkBridgeFilter() *brfusev1.Check {
 
 func checkVM(m *brfusev1.VM) []*brfusev1.Check {
 	name := "vm " + m.GetName()
+	silent, gone := "QEMU is there and does not answer on "+m.GetQmp(), "QEMU does not answer on "+m.GetQmp()
+	remedy := "see if it is stopped, hangs, or serves another client on that socket"
+	if m.GetLibvirt() != "" {
+		silent, gone = "libvirtd does not answer for "+m.GetLibvirt(), m.GetLibvirt()+" is no domain that runs"
+		remedy = "see if libvirtd runs; the domain may, and its pods go on"
+	}
 	if m.GetState() == "silent" {
-		return []*brfusev1.Check{{
-			Name: name, Status: statusFail, Detail: "QEMU is there and does not answer on " + m.GetQmp(),
-			Remedy: "see if it is stopped, hangs, or serves another client on that socket",
-		}}
+		return []*brfusev1.Check{{Name: name, Status: statusFail, Detail: silent, Remedy: remedy}}
 	}
 	if m.GetState() != "running" {
-		return []*brfusev1.Check{{Name: name, Status: statusFail, Detail: "QEMU does not answer on " + m.GetQmp(), Remedy: "start the vm, or `brfuse vm rm " + m.GetName() + "`"}}
+		return []*brfusev1.Check{{Name: name, Status: statusFail, Detail: gone, Remedy: "start the vm, or `brfuse vm rm " + m.GetName() + "`"}}
 	}
 	checks := []*brfusev1.Check{{Name: name, Status: statusOK, Detail: "QEMU " + m.GetQemuVersion() + " answers"}}
 	hotplug := &brfusev1.Check{Name: name + " hotplug", Status: statusOK, Detail: m.GetHotplug()}
@@ -125,7 +128,8 @@ func checkVM(m *brfusev1.VM) []*brfusev1.Check {
 	}
 	slots := &brfusev1.Check{Name: name + " slots", Status: statusOK, Detail: fmt.Sprintf("%d of %d in use", m.GetSlotsUsed(), m.GetSlotsTotal())}
 	if m.GetSlotsUsed() >= m.GetSlotsTotal() {
-		slots.Status, slots.Remedy = statusFail, "boot it with more, see `brfuse topology --vnics N`"
+		slots.Status = statusWarn // what pools have parked gives way to an attach
+		slots.Remedy = "boot it with more, see `brfuse topology --vnics N`, unless `brfuse pool list` shows parked vNICs"
 	}
 	agent := &brfusev1.Check{Name: name + " agent", Status: statusOK, Detail: "version " + m.GetAgentVersion()}
 	switch {
