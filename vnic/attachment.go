@@ -151,6 +151,9 @@ type Attachment struct {
 	Leases []netip.Prefix `json:"leases,omitempty"`
 	// Gateways are those of the leases' subnets, in the order of Leases.
 	Gateways []netip.Addr `json:"gateways,omitempty"`
+	// DNS is what the pod resolves names by, where the network's gateways serve names.
+	// It is not stored.
+	DNS DNS `json:"dns,omitzero"`
 	// GuestPCI is the device's address as the guest sees it, once it has moved.
 	GuestPCI string `json:"guestPCI,omitempty"`
 	// Slot is where the hypervisor plugged it: "bus/device", once plugged.
@@ -161,6 +164,13 @@ type Attachment struct {
 	Timings []Timing `json:"timings,omitempty"`
 	// LastError is why the last step failed, for attachments that are being undone.
 	LastError string `json:"lastError,omitempty"`
+}
+
+// DNS is what a resolver's configuration says, as resolv.conf(5) has it.
+type DNS struct {
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+	Search      []string     `json:"search,omitempty"`
+	Options     []string     `json:"options,omitempty"`
 }
 
 // VNIC returns the id of the attachment's vNIC, which tap and devices are named

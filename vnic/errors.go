@@ -30,6 +30,8 @@ var (
 	ErrUnknownNetwork error = &sentinel{"unknown_network", "unknown network"}
 	// ErrUnknownPool is returned when no vNICs of a network are kept in a VM.
 	ErrUnknownPool error = &sentinel{"unknown_pool", "unknown pool"}
+	// ErrUnknownService is returned when no service has a name.
+	ErrUnknownService error = &sentinel{"unknown_service", "unknown service"}
 	// ErrUnknownPod is returned when a pod has no network namespace in the guest.
 	ErrUnknownPod error = &sentinel{"unknown_pod", "unknown pod"}
 	// ErrConflict is returned when something of that name exists and differs.
@@ -51,6 +53,9 @@ var (
 	// ErrHostUnavailable is returned in a guest when the hypervisor's daemon is
 	// absent or silent.
 	ErrHostUnavailable error = &sentinel{"host_unavailable", "hypervisor's daemon unavailable"}
+	// ErrHypervisorUnavailable is returned when the daemon of another hypervisor, which
+	// a call is about, can't be reached or does not answer.
+	ErrHypervisorUnavailable error = &sentinel{"hypervisor_unavailable", "hypervisor unavailable"}
 	// ErrForbidden is returned when a guest asks for what it may not have.
 	ErrForbidden error = &sentinel{"forbidden", "not allowed to this guest"}
 	// ErrPortTaken is returned when a port of the hypervisor is in use.
@@ -71,7 +76,7 @@ var sentinels = []error{
 	ErrInvalid, ErrNotFound, ErrUnknownVM, ErrUnknownNetwork, ErrUnknownPod, ErrConflict, ErrInUse, ErrNoSlot,
 	ErrAddressTaken, ErrAddressOutside, ErrPoolExhausted, ErrNameTaken, ErrAgentUnavailable, ErrNICMissing,
 	ErrVMGone, ErrUnsupported, ErrHostUnavailable, ErrForbidden, ErrPortTaken, ErrDiffers, ErrUnknownContainer,
-	ErrUnknownPool,
+	ErrUnknownPool, ErrUnknownService, ErrHypervisorUnavailable,
 }
 
 // CodeOf returns the code of the first error in err's tree that has one, and

@@ -17,11 +17,48 @@ const (
 // maxIfname is the longest interface name: IFNAMSIZ less its final zero.
 const maxIfname = 15
 
-// Network is a layer-2 segment on a hypervisor: a Linux bridge that vNICs are
-// ports of, and the address pools that their leases come from.
+// NetworkKind is what carries a network's frames.
+type NetworkKind string
+
+// Kinds of networks.
+const (
+	// KindBridge is a Linux bridge, a segment of its own on each hypervisor.
+	KindBridge NetworkKind = "bridge"
+	// KindOverlay is one segment over all hypervisors that share a store: the bridges
+	// are joined by VXLAN (RFC 7348).
+	KindOverlay NetworkKind = "overlay"
+	// KindVLAN is a bridge whose one port to outside is a tagged link of an uplink
+	// (IEEE 802.1Q). The gateways are routers out there: brfuse gives the bridge no
+	// address, has the host forward nothing for it, and masquerades nothing.
+	KindVLAN NetworkKind = "vlan"
+	// KindMacvtap has no bridge: each vNIC is a macvtap of an uplink. The gateways are
+	// routers out there. The host itself doesn't reach the pods, nor they it: no port of
+	// it can be published. Bandwidths can't be limited, and a VM with such a vNIC can't
+	// be moved to another hypervisor process.
+	KindMacvtap NetworkKind = "macvtap"
+)
+
+// MaxVNI is the largest identifier of an overlay's segment (RFC 7348, section 5).
+const MaxVNI = 1<<24 - 1
+
+// Network is a layer-2 segment that vNICs are ports of, and the address pools that
+// their leases come from.
 type Network struct {
 	// Name identifies the network: up to 63 of a-z, 0-9, '-', '_' and '.'. Required.
 	Name string `json:"name"`
+	// Kind is what carries its frames. Default: [KindBridge].
+	Kind NetworkKind `json:"kind,omitempty"`
+	// VNI identifies an overlay's segment on the wire. Default: a free one.
+	VNI uint32 `json:"vni,omitempty"`
+	// Uplink is the link of the hypervisor that a VLAN or macvtap network uses.
+	Uplink string `json:"uplink,omitempty"`
+	// VLAN is the tag, 1-4094. Required for [KindVLAN].
+	VLAN int `json:"vlan,omitempty"`
+	// Unaddressed says that vNICs get no addresses: they take them by DHCP, or route.
+	// The network then has no subnets, and of a pod's frames only the MAC is checked, in
+	// ARP and neighbour discovery too. Answers of DHCP servers, router advertisements,
+	// redirects and multicast queries are dropped all the same.
+	Unaddressed bool `json:"unaddressed,omitempty"`
 	// Bridge is the Linux bridge. Default: one that brfuse makes, named by [BridgeName].
 	Bridge string `json:"bridge"`
 	// External says that Bridge was there before: brfuse uses it, and neither
@@ -35,7 +72,7 @@ type Network struct {
 	// Masquerade hides the pools behind the host's own address in traffic that
 	// leaves the host.
 	Masquerade bool `json:"masquerade"`
-	// MTU in bytes. Default: [DefaultMTU].
+	// MTU in bytes. Default: [DefaultMTU]; of an overlay, what the underlay leaves.
 	MTU int `json:"mtu"`
 }
 
@@ -56,22 +93,27 @@ func (n Network) Complete() (Network, error) {
 	if err := checkName("network", n.Name); err != nil {
 		return n, err
 	}
-	if n.Bridge == "" {
-		if n.External {
-			return n, fmt.Errorf("network %s: an existing bridge needs its name: %w", n.Name, ErrInvalid)
-		}
-		n.Bridge = BridgeName(n.Name)
+	n, err := n.completeKind()
+	if err != nil {
+		return n, fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	if err := CheckInterface(n.Bridge); err != nil {
-		return n, fmt.Errorf("network %s: bridge: %w", n.Name, err)
-	}
-	if n.MTU == 0 {
+	if n.MTU == 0 && n.Kind != KindOverlay {
 		n.MTU = DefaultMTU
 	}
-	if n.MTU < MinMTU || n.MTU > MaxMTU {
+	if n.MTU != 0 && (n.MTU < MinMTU || n.MTU > MaxMTU) {
 		return n, fmt.Errorf("network %s: mtu %d is not in %d-%d: %w", n.Name, n.MTU, MinMTU, MaxMTU, ErrInvalid)
 	}
-	if len(n.Subnets) == 0 {
+	return n.completeSubnets()
+}
+
+// completeSubnets is Complete for the pools and gateways.
+func (n Network) completeSubnets() (Network, error) {
+	switch {
+	case n.Unaddressed && (len(n.Subnets) != 0 || len(n.Gateways) != 0 || n.Masquerade):
+		return n, fmt.Errorf("network %s: one without addresses has no subnets, gateways or masquerading: %w", n.Name, ErrInvalid)
+	case n.Unaddressed:
+		return n, nil
+	case len(n.Subnets) == 0:
 		return n, fmt.Errorf("network %s: no subnet: %w", n.Name, ErrInvalid)
 	}
 	if len(n.Gateways) != 0 && len(n.Gateways) != len(n.Subnets) {
@@ -96,6 +138,65 @@ func (n Network) Complete() (Network, error) {
 		}
 	}
 	n.Gateways = gateways
+	return n, nil
+}
+
+// WithKind returns n with the default kind filled in: records of before there were
+// kinds have none.
+func (n Network) WithKind() Network {
+	if n.Kind == "" {
+		n.Kind = KindBridge
+	}
+	return n
+}
+
+// completeKind is Complete for the kind and what belongs to it.
+func (n Network) completeKind() (Network, error) {
+	n = n.WithKind()
+	tagged, uplinked := n.Kind == KindVLAN, n.Kind == KindVLAN || n.Kind == KindMacvtap
+	switch {
+	case n.Kind != KindBridge && n.Kind != KindOverlay && !uplinked:
+		return n, fmt.Errorf("kind %q is not bridge, overlay, vlan or macvtap: %w", n.Kind, ErrInvalid)
+	case n.External && n.Kind != KindBridge:
+		return n, fmt.Errorf("an existing bridge can't be of kind %s: %w", n.Kind, ErrInvalid)
+	case n.VNI != 0 && n.Kind != KindOverlay:
+		return n, fmt.Errorf("vni %d: only an overlay has one: %w", n.VNI, ErrInvalid)
+	case n.VNI > MaxVNI:
+		return n, fmt.Errorf("vni %d is not in 1-%d: %w", n.VNI, MaxVNI, ErrInvalid)
+	case tagged && (n.VLAN < 1 || n.VLAN > 4094):
+		return n, fmt.Errorf("vlan %d is not in 1-4094: %w", n.VLAN, ErrInvalid)
+	case !tagged && n.VLAN != 0:
+		return n, fmt.Errorf("vlan %d: only a network of kind vlan has one: %w", n.VLAN, ErrInvalid)
+	case !uplinked && n.Uplink != "":
+		return n, fmt.Errorf("uplink %s: only networks of the kinds vlan and macvtap have one: %w", n.Uplink, ErrInvalid)
+	}
+	if uplinked {
+		if err := CheckInterface(n.Uplink); err != nil {
+			return n, fmt.Errorf("uplink: %w", err)
+		}
+	}
+	return n.completeBridge()
+}
+
+// completeBridge is Complete for the bridge's name.
+func (n Network) completeBridge() (Network, error) {
+	switch {
+	case n.Kind == KindMacvtap && n.Bridge != "":
+		return n, fmt.Errorf("bridge %s: a network of kind macvtap has none: %w", n.Bridge, ErrInvalid)
+	case n.Kind == KindMacvtap && n.Masquerade:
+		return n, fmt.Errorf("a network of kind macvtap passes the host by, which can't masquerade it: %w", ErrInvalid)
+	case n.Kind == KindVLAN && n.Masquerade:
+		return n, fmt.Errorf("the router of a network of kind vlan is not this host, which can't masquerade it: %w", ErrInvalid)
+	case n.Kind == KindMacvtap:
+		return n, nil
+	case n.Bridge == "" && n.External:
+		return n, fmt.Errorf("an existing bridge needs its name: %w", ErrInvalid)
+	case n.Bridge == "":
+		n.Bridge = BridgeName(n.Name)
+	}
+	if err := CheckInterface(n.Bridge); err != nil {
+		return n, fmt.Errorf("bridge: %w", err)
+	}
 	return n, nil
 }
 

@@ -63,6 +63,71 @@ func TestNetworkRefuses(t *testing.T) {
 	}
 }
 
+func TestNetworkKinds(t *testing.T) {
+	pool := prefixes("10.9.0.0/24")
+	tests := []struct {
+		name string
+		n    vnic.Network
+		want vnic.Network // beside what all have
+	}{
+		{"bridge", vnic.Network{}, vnic.Network{Kind: vnic.KindBridge, Bridge: "bf-n", MTU: 1500}},
+		{"overlay", vnic.Network{Kind: vnic.KindOverlay, VNI: 7, Masquerade: true}, vnic.Network{Kind: vnic.KindOverlay, VNI: 7, Masquerade: true, Bridge: "bf-n"}},
+		{
+			"vlan",
+			vnic.Network{Kind: vnic.KindVLAN, Uplink: "eth1", VLAN: 4094},
+			vnic.Network{Kind: vnic.KindVLAN, Uplink: "eth1", VLAN: 4094, Bridge: "bf-n", MTU: 1500},
+		},
+		{"macvtap", vnic.Network{Kind: vnic.KindMacvtap, Uplink: "eth1"}, vnic.Network{Kind: vnic.KindMacvtap, Uplink: "eth1", MTU: 1500}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.n.Name, tt.n.Subnets = "n", pool
+			tt.want.Name, tt.want.Subnets, tt.want.Gateways = "n", pool, []netip.Addr{netip.MustParseAddr("10.9.0.1")}
+			got, err := tt.n.Complete()
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, got)
+
+			tt.n.Subnets, tt.n.Masquerade, tt.n.Unaddressed = nil, false, true
+			tt.want.Subnets, tt.want.Gateways, tt.want.Masquerade, tt.want.Unaddressed = nil, nil, false, true
+			got, err = tt.n.Complete()
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, got, "without addresses")
+		})
+	}
+}
+
+func TestNetworkKindsRefuse(t *testing.T) {
+	tests := []struct {
+		name string
+		n    vnic.Network
+		want string
+	}{
+		{"unknown kind", vnic.Network{Kind: "ipvlan"}, `kind "ipvlan" is not bridge, overlay, vlan or macvtap`},
+		{"external overlay", vnic.Network{Kind: vnic.KindOverlay, Bridge: "br0", External: true}, "an existing bridge can't be of kind overlay"},
+		{"vni of a bridge", vnic.Network{VNI: 7}, "vni 7: only an overlay has one"},
+		{"vni too large", vnic.Network{Kind: vnic.KindOverlay, VNI: 1 << 24}, "vni 16777216 is not in 1-16777215"},
+		{"no tag", vnic.Network{Kind: vnic.KindVLAN, Uplink: "eth1"}, "vlan 0 is not in 1-4094"},
+		{"tag too large", vnic.Network{Kind: vnic.KindVLAN, Uplink: "eth1", VLAN: 4095}, "vlan 4095 is not in 1-4094"},
+		{"tag of a macvtap", vnic.Network{Kind: vnic.KindMacvtap, Uplink: "eth1", VLAN: 7}, "vlan 7: only a network of kind vlan has one"},
+		{"uplink of a bridge", vnic.Network{Uplink: "eth1"}, "uplink eth1: only networks of the kinds vlan and macvtap have one"},
+		{"no uplink", vnic.Network{Kind: vnic.KindMacvtap}, "uplink: "},
+		{"bad uplink", vnic.Network{Kind: vnic.KindVLAN, Uplink: "a/b", VLAN: 7}, "uplink: "},
+		{"bridge of macvtaps", vnic.Network{Kind: vnic.KindMacvtap, Uplink: "eth1", Bridge: "br0"}, "bridge br0: a network of kind macvtap has none"},
+		{"masqueraded macvtaps", vnic.Network{Kind: vnic.KindMacvtap, Uplink: "eth1", Masquerade: true}, "which can't masquerade it"},
+		{"masqueraded vlan", vnic.Network{Kind: vnic.KindVLAN, Uplink: "eth1", VLAN: 7, Masquerade: true}, "which can't masquerade it"},
+		{"subnets without addresses", vnic.Network{Unaddressed: true}, "one without addresses has no subnets, gateways or masquerading"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.n.Name, tt.n.Subnets = "n", prefixes("10.9.0.0/24")
+			_, err := tt.n.Complete()
+			require.ErrorIs(t, err, vnic.ErrInvalid)
+			assert.Contains(t, err.Error(), "network n: ")
+			assert.Contains(t, err.Error(), tt.want)
+		})
+	}
+}
+
 func TestBridgeNameFits(t *testing.T) {
 	for _, name := range []string{"a", "exactly12cha", "one-more-than12", strings.Repeat("n", 63)} {
 		b := vnic.BridgeName(name)

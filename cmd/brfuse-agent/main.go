@@ -16,6 +16,7 @@ import (
 
 	"github.com/brfuse/brfuse/guestside"
 	"github.com/brfuse/brfuse/guestside/agentd"
+	"github.com/brfuse/brfuse/guestside/bench"
 	"github.com/brfuse/brfuse/guestside/cni/cniapi"
 	"github.com/brfuse/brfuse/guestside/cnid"
 	"github.com/brfuse/brfuse/guestside/docker"
@@ -27,9 +28,17 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := start(ctx)
 	stop()
 	os.Exit(code)
+}
+
+// start runs the agent, or what the agent starts to measure.
+func start(ctx context.Context) int {
+	if len(os.Args) == 2 && os.Args[1] == bench.WorkerArg {
+		return bench.Main(ctx)
+	}
+	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 }
 
 // run returns the exit code: 0 also when ctx ended, which is how the agent is
@@ -58,6 +67,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&engines.dockerPlugin, "docker-plugin", docker.DefaultSocket, "where dockerd finds the driver brfuse; empty: no Docker")
 	flags.StringVar(&engines.state, "state", "/var/lib/brfuse", "folder of what the Docker driver has to remember")
 	flags.StringVar(&engines.network, "network", "", "network of containers whose configuration names none (default: the only one that this VM may ask for)")
+	noBench := flags.Bool("no-bench", false, "refuse to measure this VM's network when `brfuse bench` on the hypervisor asks for it")
 	normalRCU := flags.Bool("normal-rcu", false, "leave /sys/kernel/rcu_expedited alone, which is on while a vNIC is moved")
 	format := flags.String("log-format", "text", "text or json")
 	version := flags.Bool("version", false, "print the version and exit")
@@ -89,7 +99,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%w; %w", err, errUsage)
 	}
 	return agentd.Serve(ctx, agentd.Setup{
-		Channel: *channel, Agent: guestside.Config{NormalRCU: *normalRCU},
+		Channel: *channel, Agent: guestside.Config{NormalRCU: *normalRCU}, NoBench: *noBench,
 		Doors: engines.list(log), Version: buildinfo.Version(), Log: log,
 	})
 }

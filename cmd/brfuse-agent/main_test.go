@@ -17,6 +17,7 @@ func TestRun(t *testing.T) {
 	}{
 		{"version", []string{"-version"}, 0, `^brfuse-agent version \S+\n$`, `^$`},
 		{"help", []string{"-h"}, 0, `(?s)^Usage of brfuse-agent:.*-channel.*org\.brfuse\.agent\.0`, `^$`},
+		{"worker that is no agent's", []string{"-bench-worker"}, 2, `^$`, `flag provided but not defined: -bench-worker`},
 		{"unknown flag", []string{"-frobnicate"}, 2, `^$`, `^brfuse-agent: flag provided but not defined: -frobnicate; see brfuse-agent -h\n$`},
 		{"argument", []string{"start"}, 2, `^$`, `^brfuse-agent: unexpected argument "start"; see brfuse-agent -h\n$`},
 		{"log level", []string{"-log-level", "loud"}, 2, `^$`, `^brfuse-agent: invalid value "loud" .*; see brfuse-agent -h\n$`},

@@ -57,6 +57,8 @@ type Config struct {
 	// Resolve finds a container of an engine, by its ID, the beginning of it, or its
 	// name. Optional.
 	Resolve func(ctx context.Context, runtime, container string) (vnic.Container, error)
+	// Bench measures for the daemon. Default: it is refused.
+	Bench Bench
 	// Version is the agent's, for people to read.
 	Version string
 	// Log gets the comings and goings of sessions. Default: nothing is logged.
@@ -145,8 +147,10 @@ func session(ctx context.Context, l wire.Listener, svc *service) error {
 		svc.client.Set(nil)
 	}
 	cancel()
+	svc.benchEnds(ctx) // or Done waits for a load that nobody waits for
 	<-told
 	<-s.Done()
+	svc.benchEnds(ctx) // of a call that was under way
 	svc.log.Info("daemon is away", "session", s.Nonce(), "error", s.Err())
 	return nil
 }

@@ -39,6 +39,8 @@ type Setup struct {
 	Containers containers.Config
 	// Doors are opened for the guest's container engines.
 	Doors []Door
+	// NoBench refuses to measure for the daemon.
+	NoBench bool
 	// Version is the agent's, for people to read.
 	Version string
 	// Log gets what is worth knowing. Default: nothing is logged.
@@ -64,6 +66,7 @@ func Serve(ctx context.Context, s Setup) (err error) {
 			err = cerr
 		}
 	}()
+	meter := openBench(ctx, s)
 	client := hostclient.New(hostclient.Config{Log: s.Log})
 	var doors sync.WaitGroup
 	defer doors.Wait()
@@ -76,7 +79,7 @@ func Serve(ctx context.Context, s Setup) (err error) {
 		return containers.Resolve(ctx, s.Containers, runtime, container)
 	}
 	return Run(ctx, Config{
-		Agent: agent, Channel: s.Channel, Reports: reports, Client: client, Resolve: resolve, Version: s.Version, Log: s.Log,
+		Agent: agent, Channel: s.Channel, Reports: reports, Client: client, Resolve: resolve, Bench: meter, Version: s.Version, Log: s.Log,
 	})
 }
 

@@ -27,12 +27,13 @@ type service struct {
 	silence time.Duration
 	client  *hostclient.Client // nil: nobody asks the daemon for anything
 	resolve func(ctx context.Context, runtime, container string) (vnic.Container, error)
+	bench   Bench // nil: it is refused
 }
 
 func newService(cfg Config) *service {
 	return &service{
 		agent: cfg.Agent, reports: cfg.Reports, log: cfg.Log, silence: cfg.Silence,
-		client: cfg.Client, resolve: cfg.Resolve,
+		client: cfg.Client, resolve: cfg.Resolve, bench: cfg.Bench,
 		info: &agentv1.InfoResponse{
 			Version: cfg.Version,
 			BootId:  line("/proc/sys/kernel/random/boot_id"),

@@ -142,7 +142,7 @@ func toPrefixes(list []string) ([]netip.Prefix, error) {
 
 // malformed takes the sentinel from an error of a parser: the caller's
 // arguments were not the invalid ones.
-func malformed(err error) error { return fmt.Errorf("%w: %s", errAnswer, err.Error()) }
+func malformed(err error) error { return fmt.Errorf("%w: %s", errAnswer, printable(err.Error())) }
 
 // checkText refuses what would spoil a log, a terminal or a table.
 func checkText(s string, limit int) error {

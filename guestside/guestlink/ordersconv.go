@@ -110,6 +110,7 @@ func fromAttachment(a vnic.Attachment) *agentv1.Attachment {
 		Mac: macText(a.MAC), Mtu: toUint32(a.MTU), Addresses: texts(a.Leases), Gateways: texts(a.Gateways), GuestPci: a.GuestPCI,
 		Manager: r.Manager, Labels: r.Labels, Handover: r.Handover, NoDefaultRoute: r.NoDefaultRoute,
 		Routes: agentconv.FromRoutes(r.Routes), Ports: agentconv.FromPorts(r.Ports), Bandwidth: agentconv.FromBandwidth(r.Bandwidth),
+		Nameservers: texts(a.DNS.Nameservers), Search: a.DNS.Search, DnsOptions: a.DNS.Options,
 	}
 }
 

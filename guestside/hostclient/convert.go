@@ -69,9 +69,11 @@ func toAttachment(m *agentv1.Attachment) (vnic.Attachment, error) {
 		set(&a.ID, m.GetId(), vnic.ParseID),
 		setAll(&a.Leases, m.GetAddresses(), netip.ParsePrefix),
 		setAll(&a.Gateways, m.GetGateways(), netip.ParseAddr),
+		setAll(&a.DNS.Nameservers, m.GetNameservers(), netip.ParseAddr),
 		setAll(&a.Request.Routes, m.GetRoutes(), agentconv.ToRoute),
 		setAll(&a.Request.Ports, m.GetPorts(), agentconv.ToPort),
 	)
+	a.DNS.Search, a.DNS.Options = m.GetSearch(), m.GetDnsOptions()
 	if m.GetDevice() != "" { // the vNIC comes from a pool
 		err = errors.Join(err, set(&a.Device, m.GetDevice(), vnic.ParseID))
 	}

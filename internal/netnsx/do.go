@@ -10,10 +10,12 @@ import (
 
 // Do runs fn in n, on a thread that does nothing else meanwhile, and returns
 // fn's error. Goroutines that fn starts are not in n; sockets that it opens
-// are, and stay so. fn must not panic.
+// are, and stay so. fn must not panic. When it ends its goroutine, as the
+// FailNow of a test does, Do ends the caller's.
 func (n *NS) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
+		defer close(done)
 		// No deferred unlock: when the thread can't be brought back, the
 		// goroutine ends while locked, and the runtime ends the thread.
 		runtime.LockOSThread()
@@ -23,7 +25,11 @@ func (n *NS) Do(fn func() error) error {
 		}
 		done <- errors.Join(fnErr, homeErr)
 	}()
-	return <-done
+	err, ok := <-done
+	if !ok {
+		runtime.Goexit()
+	}
+	return err
 }
 
 // visit runs fn in n on the calling, locked thread. Its second error is not

@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -112,6 +114,25 @@ func TestIntegrationDo(t *testing.T) {
 
 	boom := errors.New("boom")
 	require.ErrorIs(t, ns.Do(func() error { return boom }), boom)
+}
+
+// A function that ends its goroutine ends the one that called Do, as a test that
+// fails there ends: neither waits for ever, and nothing behind Do is done.
+func TestIntegrationDoGoexit(t *testing.T) {
+	needRoot(t)
+	ns := newNS(t)
+	ended, after := make(chan struct{}), false
+	go func() {
+		defer close(ended)
+		_ = ns.Do(func() error { runtime.Goexit(); return nil })
+		after = true
+	}()
+	select {
+	case <-ended:
+		assert.False(t, after)
+	case <-time.After(10 * time.Second):
+		assert.Fail(t, "Do waits for a function that has ended its goroutine")
+	}
 }
 
 // Threads that visited namespaces are used for other goroutines afterwards:

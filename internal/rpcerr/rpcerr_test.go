@@ -21,7 +21,8 @@ func TestEveryCodeTravels(t *testing.T) {
 		vnic.ErrInvalid, vnic.ErrNotFound, vnic.ErrUnknownVM, vnic.ErrUnknownNetwork, vnic.ErrUnknownPod, vnic.ErrConflict,
 		vnic.ErrInUse, vnic.ErrNoSlot, vnic.ErrAddressTaken, vnic.ErrAddressOutside, vnic.ErrPoolExhausted, vnic.ErrNameTaken,
 		vnic.ErrAgentUnavailable, vnic.ErrNICMissing, vnic.ErrVMGone, vnic.ErrUnsupported, vnic.ErrHostUnavailable,
-		vnic.ErrForbidden, vnic.ErrPortTaken, vnic.ErrDiffers, vnic.ErrUnknownContainer, context.Canceled, context.DeadlineExceeded,
+		vnic.ErrForbidden, vnic.ErrPortTaken, vnic.ErrDiffers, vnic.ErrUnknownContainer, vnic.ErrHypervisorUnavailable,
+		context.Canceled, context.DeadlineExceeded,
 	} {
 		in := fmt.Errorf("attach web: %w", sentinel)
 		wire := rpcerr.Encode(in)

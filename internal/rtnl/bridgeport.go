@@ -36,10 +36,10 @@ func JoinPort(l, bridge HostLink, mac vnic.MAC, alias string) []Request {
 }
 
 // LeavePort asks to take a link from its bridge, if it is a port of one, to set it
-// down and to drop the frames that wait in it. It has that alias before anyone sees
-// that.
+// down, to keep the kernel from speaking and hearing ARP on it, and to drop the frames
+// that wait in it. It has that alias before anyone sees that.
 func LeavePort(l HostLink, alias string) []Request {
-	c := Change{Free: true, Mask: unix.IFF_UP}
+	c := Change{Free: true, Flags: unix.IFF_NOARP, Mask: unix.IFF_UP | unix.IFF_NOARP}
 	leave := SetLink(l.Index, c)
 	leave.what = "take " + l.Name + " from its bridge and set it down"
 	leave.msg.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(alias)))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"syscall"
@@ -173,6 +174,42 @@ func TestIntegrationRoutesAndNeighbours(t *testing.T) {
 	require.NoError(t, c.Do(DelNeighbour(a.Index, netip.MustParseAddr("10.1.0.9"))))
 }
 
+func TestIntegrationConfirmNeighbours(t *testing.T) {
+	ns, c := podNS(t)
+	a, err := c.Link("a")
+	require.NoError(t, err)
+	b, err := c.Link("b")
+	require.NoError(t, err)
+	require.NoError(t, c.Do(SetUp(a.Index), SetUp(b.Index), SetNeighbour(a.Index, netip.MustParseAddr("10.1.0.1"), vnic.NewMAC())))
+	require.NoError(t, ns.Do(func() error {
+		add := func(ip string, state int, mac net.HardwareAddr) error {
+			return netlink.NeighAdd(&netlink.Neigh{LinkIndex: a.Index, State: state, IP: net.ParseIP(ip), HardwareAddr: mac})
+		}
+		mac := vnic.NewMAC()
+		h, err := New()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		if err := errors.Join(
+			add("10.1.0.2", netlink.NUD_STALE, mac[:]), add("fd00::2", netlink.NUD_STALE, mac[:]), h.ConfirmNeighbours(),
+		); err != nil {
+			return err
+		}
+		list, err := netlink.NeighList(a.Index, netlink.FAMILY_ALL)
+		got := map[string]int{}
+		for _, n := range list {
+			if n.State != netlink.NUD_NOARP { // multicast
+				got[n.IP.String()] = n.State
+			}
+		}
+		assert.Equal(t, map[string]int{
+			"10.1.0.1": netlink.NUD_PERMANENT, "10.1.0.2": netlink.NUD_REACHABLE, "fd00::2": netlink.NUD_REACHABLE,
+		}, got)
+		return err
+	}))
+}
+
 // More links than one datagram holds.
 func TestIntegrationManyLinks(t *testing.T) {
 	ns, c := podNS(t)
@@ -326,6 +363,8 @@ func FuzzParse(f *testing.F) {
 		_, _ = parseAddr(b)
 		_, _, _ = parseRoute(b)
 		_, _ = parseUpdate(b)
+		_, _ = parsePathLink(b)
+		_, _ = parseQdisc(b)
 		_ = parseAck(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Flags: unix.NLM_F_ACK_TLVS}, Data: b})
 	})
 }

@@ -12,6 +12,7 @@ import (
 // Flow is a connection as the kernel tracks it.
 type Flow struct {
 	Protocol    uint8          // such as [unix.IPPROTO_UDP]
+	Source      netip.AddrPort // who sent its first packet
 	Destination netip.AddrPort // where its first packet was sent to
 	Target      netip.AddrPort // who gets it, and answers
 }
@@ -60,10 +61,12 @@ type flowFilter func(Flow) bool
 
 // MatchConntrackFlow is part of [netlink.CustomConntrackFilter].
 func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
-	by, ok2 := netip.AddrFromSlice(flow.Reverse.SrcIP)
-	return ok && ok2 && f(Flow{
+	from, ok := netip.AddrFromSlice(flow.Forward.SrcIP)
+	to, ok2 := netip.AddrFromSlice(flow.Forward.DstIP)
+	by, ok3 := netip.AddrFromSlice(flow.Reverse.SrcIP)
+	return ok && ok2 && ok3 && f(Flow{
 		Protocol:    flow.Forward.Protocol,
+		Source:      netip.AddrPortFrom(from.Unmap(), flow.Forward.SrcPort),
 		Destination: netip.AddrPortFrom(to.Unmap(), flow.Forward.DstPort),
 		Target:      netip.AddrPortFrom(by.Unmap(), flow.Reverse.SrcPort),
 	})

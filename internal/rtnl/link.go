@@ -25,6 +25,7 @@ type Link struct {
 	Up        bool     // set up by the administrator
 	Carrier   bool     // up, and the other side is there
 	Master    int      // index of the bridge or bond it is a port of, or 0
+	Group     uint32   // a number that an administrator or program gave it, or 0
 	Alias     string
 	AltNames  []string
 	XDP       XDPMode
@@ -162,6 +163,8 @@ func (l *Link) set(kind uint16, v []byte) {
 		l.TxQueue = intOf(v)
 	case unix.IFLA_MASTER:
 		l.Master = intOf(v)
+	case unix.IFLA_GROUP:
+		l.Group = uint32(intOf(v))
 	case unix.IFLA_IFALIAS:
 		l.Alias = unix.ByteSliceToString(v)
 	case unix.IFLA_LINKINFO:

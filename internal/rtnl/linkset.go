@@ -28,6 +28,9 @@ type Change struct {
 	MTU  int // bytes
 	// ClearAlias takes the alias away.
 	ClearAlias bool
+	Alias      string
+	// Master is the index of the bridge that the link becomes a port of.
+	Master int
 	// Free takes the link from the bridge or bond that it is a port of.
 	Free bool
 	// Flags are the new values of the flags in Mask (IFF_UP and others).
@@ -60,6 +63,12 @@ func SetLink(index int, c Change) Request {
 	}
 	if c.ClearAlias {
 		add(unix.IFLA_IFALIAS, []byte{0})
+	}
+	if c.Alias != "" {
+		add(unix.IFLA_IFALIAS, []byte(c.Alias))
+	}
+	if c.Master != 0 {
+		add(unix.IFLA_MASTER, nl.Uint32Attr(uint32(c.Master)))
 	}
 	if c.Free {
 		add(unix.IFLA_MASTER, nl.Uint32Attr(0))
@@ -99,6 +108,8 @@ func (c Change) describe(index int) string {
 	say(c.Name != "", "name %s", c.Name)
 	say(!c.MAC.IsZero(), "mac %s", c.MAC)
 	say(c.MTU != 0, "mtu %d", c.MTU)
+	say(c.Alias != "", "alias %q", c.Alias)
+	say(c.Master != 0, "master %d", c.Master)
 	say(c.Mask&unix.IFF_UP != 0 && c.Flags&unix.IFF_UP != 0, "up")
 	say(c.Mask&unix.IFF_UP != 0 && c.Flags&unix.IFF_UP == 0, "down")
 	return fmt.Sprintf("set link %d: %s", index, strings.Join(parts, ", "))

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"time"
 
+	"github.com/brfuse/brfuse/internal/partfile"
 	"github.com/brfuse/brfuse/internal/stats"
 )
 
@@ -27,20 +27,20 @@ type Recorder struct {
 	// warm up.
 	Series map[string][]float64
 
-	file  *os.File
+	file  *partfile.File
 	enc   *json.Encoder
 	round int
 	err   error // the first one of Add
 }
 
-// Create returns a Recorder that writes to a new file; an empty path is none. It
-// is closed when all is written.
+// Create returns a Recorder that writes to a new file, as [partfile.File] is one; an
+// empty path is none. It is closed when all is written.
 func Create(path string) (*Recorder, error) {
 	r := &Recorder{Series: map[string][]float64{}}
 	if path == "" {
 		return r, nil
 	}
-	f, err := os.Create(path)
+	f, err := partfile.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("create file of samples: %w", err)
 	}

@@ -8,8 +8,9 @@
 // One transaction should touch tens of keys, not thousands: etcd refuses more
 // than 128 operations by default.
 //
-// Package boltstore keeps the data in one file, memstore in memory; storetest
-// has the tests that every store must pass.
+// Package boltstore keeps the data in one file, memstore in memory, etcdstore in
+// etcd; storetest has the tests that every store must pass. [Copy] moves the data
+// from one to another.
 package store
 
 import (
@@ -32,6 +33,14 @@ var (
 	ErrDamaged = errors.New("damaged")
 	// ErrSchema is returned when a newer release wrote the stored data.
 	ErrSchema = errors.New("written by a newer release")
+	// ErrUnavailable is returned when the store doesn't answer. Nothing was written.
+	ErrUnavailable = errors.New("store is unavailable")
+	// ErrUnclear is returned by an update whose commit was sent and not answered,
+	// when the store can't be asked either. It is made as a whole or never; read the
+	// present state to learn which.
+	ErrUnclear = errors.New("outcome of the commit is unclear")
+	// ErrNotEmpty is returned by [Copy] when there are keys where it would write.
+	ErrNotEmpty = errors.New("store is not empty")
 )
 
 // Item is a key with its value.
@@ -92,17 +101,36 @@ type Store interface {
 	Close() error
 }
 
+// Unused reports whether there is no such key, as Get does, for a caller that has just
+// made the key up, or has other reasons to expect so: a store where asking takes long may
+// take it for granted in the first run of a transaction, and look at the commit.
+func Unused(tx ReadTx, key string) (bool, error) {
+	if t, ok := tx.(truster); ok {
+		return t.Unused(key)
+	}
+	it, err := tx.Get(key)
+	return !it.Exists(), err
+}
+
+// truster is a [ReadTx] that may take for granted what it will look at later.
+type truster interface {
+	Unused(key string) (bool, error)
+}
+
 // CompareAndSwap puts value under key when the key's revision is rev (0: when
 // there is no such key), and returns the new revision; else [ErrChanged].
 func CompareAndSwap(ctx context.Context, s Store, key string, rev int64, value []byte) (int64, error) {
-	return s.Update(ctx, func(tx Tx) error {
-		it, err := tx.Get(key)
-		if err != nil {
-			return err
-		}
-		if it.Rev != rev {
-			return fmt.Errorf("swap %s of revision %d: it has %d: %w", key, rev, it.Rev, ErrChanged)
-		}
-		return tx.Put(key, value)
-	})
+	return s.Update(ctx, func(tx Tx) error { return Swap(tx, key, rev, value) })
+}
+
+// Swap is [CompareAndSwap] within a transaction.
+func Swap(tx Tx, key string, rev int64, value []byte) error {
+	it, err := tx.Get(key)
+	if err != nil {
+		return err
+	}
+	if it.Rev != rev {
+		return fmt.Errorf("swap %s of revision %d: it has %d: %w", key, rev, it.Rev, ErrChanged)
+	}
+	return tx.Put(key, value)
 }

@@ -1710,7 +1710,12 @@ type Attachment struct {
 	Ports          []*PortMapping    `protobuf:"bytes,17,rep,name=ports,proto3" json:"ports,omitempty"`
 	Bandwidth      *Bandwidth        `protobuf:"bytes,18,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
 	// The vNIC's own id, when that is not the attachment's.
-	Device        string `protobuf:"bytes,19,opt,name=device,proto3" json:"device,omitempty"`
+	Device string `protobuf:"bytes,19,opt,name=device,proto3" json:"device,omitempty"`
+	// What the pod resolves names by, as resolv.conf(5) has it; empty: the network serves
+	// no names.
+	Nameservers   []string `protobuf:"bytes,20,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	Search        []string `protobuf:"bytes,21,rep,name=search,proto3" json:"search,omitempty"`
+	DnsOptions    []string `protobuf:"bytes,22,rep,name=dns_options,json=dnsOptions,proto3" json:"dns_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1876,6 +1881,27 @@ func (x *Attachment) GetDevice() string {
 		return x.Device
 	}
 	return ""
+}
+
+func (x *Attachment) GetNameservers() []string {
+	if x != nil {
+		return x.Nameservers
+	}
+	return nil
+}
+
+func (x *Attachment) GetSearch() []string {
+	if x != nil {
+		return x.Search
+	}
+	return nil
+}
+
+func (x *Attachment) GetDnsOptions() []string {
+	if x != nil {
+		return x.DnsOptions
+	}
+	return nil
 }
 
 type DetachRequest struct {
@@ -2680,6 +2706,828 @@ func (x *Reservation) GetSince() int64 {
 	return 0
 }
 
+type BenchOpenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "native", "nat" or "fused".
+	Topology string `protobuf:"bytes,2,opt,name=topology,proto3" json:"topology,omitempty"`
+	// Of "nat": an address of the VM's own by which the pod is published, and the
+	// other VM's by which it is reached.
+	Own           string `protobuf:"bytes,3,opt,name=own,proto3" json:"own,omitempty"`
+	Peer          string `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchOpenRequest) Reset() {
+	*x = BenchOpenRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchOpenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchOpenRequest) ProtoMessage() {}
+
+func (x *BenchOpenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchOpenRequest.ProtoReflect.Descriptor instead.
+func (*BenchOpenRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BenchOpenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BenchOpenRequest) GetTopology() string {
+	if x != nil {
+		return x.Topology
+	}
+	return ""
+}
+
+func (x *BenchOpenRequest) GetOwn() string {
+	if x != nil {
+		return x.Own
+	}
+	return ""
+}
+
+func (x *BenchOpenRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+type BenchOpenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod's namespace; empty: the first one.
+	Netns string `protobuf:"bytes,1,opt,name=netns,proto3" json:"netns,omitempty"`
+	// A port for the server that nobody has; of "nat": the one that is published.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// IPv4 addresses of the first namespace by which other machines may reach it.
+	Addresses     []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchOpenResponse) Reset() {
+	*x = BenchOpenResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchOpenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchOpenResponse) ProtoMessage() {}
+
+func (x *BenchOpenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchOpenResponse.ProtoReflect.Descriptor instead.
+func (*BenchOpenResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *BenchOpenResponse) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *BenchOpenResponse) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *BenchOpenResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type BenchServeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchServeRequest) Reset() {
+	*x = BenchServeRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchServeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchServeRequest) ProtoMessage() {}
+
+func (x *BenchServeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchServeRequest.ProtoReflect.Descriptor instead.
+func (*BenchServeRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *BenchServeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type BenchServeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchServeResponse) Reset() {
+	*x = BenchServeResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchServeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchServeResponse) ProtoMessage() {}
+
+func (x *BenchServeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchServeResponse.ProtoReflect.Descriptor instead.
+func (*BenchServeResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *BenchServeResponse) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type BenchReachRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchReachRequest) Reset() {
+	*x = BenchReachRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchReachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchReachRequest) ProtoMessage() {}
+
+func (x *BenchReachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchReachRequest.ProtoReflect.Descriptor instead.
+func (*BenchReachRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *BenchReachRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BenchReachRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *BenchReachRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type BenchReachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request.
+	Reached       []string `protobuf:"bytes,1,rep,name=reached,proto3" json:"reached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchReachResponse) Reset() {
+	*x = BenchReachResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchReachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchReachResponse) ProtoMessage() {}
+
+func (x *BenchReachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchReachResponse.ProtoReflect.Descriptor instead.
+func (*BenchReachResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *BenchReachResponse) GetReached() []string {
+	if x != nil {
+		return x.Reached
+	}
+	return nil
+}
+
+type BenchRunRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Port    uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// As package internal/netload has them: "tcp_rr", "udp_stream" and so on.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Size          uint32 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Flows         uint32 `protobuf:"varint,6,opt,name=flows,proto3" json:"flows,omitempty"`
+	Reverse       bool   `protobuf:"varint,7,opt,name=reverse,proto3" json:"reverse,omitempty"`
+	DurationNanos int64  `protobuf:"varint,8,opt,name=duration_nanos,json=durationNanos,proto3" json:"duration_nanos,omitempty"`
+	WarmUpNanos   int64  `protobuf:"varint,9,opt,name=warm_up_nanos,json=warmUpNanos,proto3" json:"warm_up_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchRunRequest) Reset() {
+	*x = BenchRunRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchRunRequest) ProtoMessage() {}
+
+func (x *BenchRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchRunRequest.ProtoReflect.Descriptor instead.
+func (*BenchRunRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *BenchRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BenchRunRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *BenchRunRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *BenchRunRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BenchRunRequest) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *BenchRunRequest) GetFlows() uint32 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *BenchRunRequest) GetReverse() bool {
+	if x != nil {
+		return x.Reverse
+	}
+	return false
+}
+
+func (x *BenchRunRequest) GetDurationNanos() int64 {
+	if x != nil {
+		return x.DurationNanos
+	}
+	return 0
+}
+
+func (x *BenchRunRequest) GetWarmUpNanos() int64 {
+	if x != nil {
+		return x.WarmUpNanos
+	}
+	return 0
+}
+
+type BenchRunResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	ElapsedNanos int64                  `protobuf:"varint,1,opt,name=elapsed_nanos,json=elapsedNanos,proto3" json:"elapsed_nanos,omitempty"`
+	Sent         uint64                 `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	Received     uint64                 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
+	Lost         uint64                 `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Of payload received.
+	Bytes uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// An HDR histogram of nanoseconds, as its library encodes it; empty: none.
+	Latency string `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
+	// What it cost in the two guests.
+	Client        *BenchCost `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"`
+	Server        *BenchCost `protobuf:"bytes,8,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchRunResponse) Reset() {
+	*x = BenchRunResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchRunResponse) ProtoMessage() {}
+
+func (x *BenchRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchRunResponse.ProtoReflect.Descriptor instead.
+func (*BenchRunResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *BenchRunResponse) GetElapsedNanos() int64 {
+	if x != nil {
+		return x.ElapsedNanos
+	}
+	return 0
+}
+
+func (x *BenchRunResponse) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *BenchRunResponse) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
+func (x *BenchRunResponse) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *BenchRunResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BenchRunResponse) GetLatency() string {
+	if x != nil {
+		return x.Latency
+	}
+	return ""
+}
+
+func (x *BenchRunResponse) GetClient() *BenchCost {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *BenchRunResponse) GetServer() *BenchCost {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+// BenchCost is what one guest spent while it was measured.
+type BenchCost struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	ElapsedNanos int64                  `protobuf:"varint,1,opt,name=elapsed_nanos,json=elapsedNanos,proto3" json:"elapsed_nanos,omitempty"`
+	// Time of all its CPUs.
+	UserNanos    int64 `protobuf:"varint,2,opt,name=user_nanos,json=userNanos,proto3" json:"user_nanos,omitempty"`
+	SystemNanos  int64 `protobuf:"varint,3,opt,name=system_nanos,json=systemNanos,proto3" json:"system_nanos,omitempty"`
+	SoftirqNanos int64 `protobuf:"varint,4,opt,name=softirq_nanos,json=softirqNanos,proto3" json:"softirq_nanos,omitempty"`
+	IrqNanos     int64 `protobuf:"varint,5,opt,name=irq_nanos,json=irqNanos,proto3" json:"irq_nanos,omitempty"`
+	// TCP segments that were sent again.
+	Retransmits uint64 `protobuf:"varint,6,opt,name=retransmits,proto3" json:"retransmits,omitempty"`
+	// Packets that its devices dropped, by the device's name.
+	Drops         map[string]uint64 `protobuf:"bytes,7,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchCost) Reset() {
+	*x = BenchCost{}
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchCost) ProtoMessage() {}
+
+func (x *BenchCost) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchCost.ProtoReflect.Descriptor instead.
+func (*BenchCost) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *BenchCost) GetElapsedNanos() int64 {
+	if x != nil {
+		return x.ElapsedNanos
+	}
+	return 0
+}
+
+func (x *BenchCost) GetUserNanos() int64 {
+	if x != nil {
+		return x.UserNanos
+	}
+	return 0
+}
+
+func (x *BenchCost) GetSystemNanos() int64 {
+	if x != nil {
+		return x.SystemNanos
+	}
+	return 0
+}
+
+func (x *BenchCost) GetSoftirqNanos() int64 {
+	if x != nil {
+		return x.SoftirqNanos
+	}
+	return 0
+}
+
+func (x *BenchCost) GetIrqNanos() int64 {
+	if x != nil {
+		return x.IrqNanos
+	}
+	return 0
+}
+
+func (x *BenchCost) GetRetransmits() uint64 {
+	if x != nil {
+		return x.Retransmits
+	}
+	return 0
+}
+
+func (x *BenchCost) GetDrops() map[string]uint64 {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+type BenchCloseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchCloseRequest) Reset() {
+	*x = BenchCloseRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchCloseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchCloseRequest) ProtoMessage() {}
+
+func (x *BenchCloseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchCloseRequest.ProtoReflect.Descriptor instead.
+func (*BenchCloseRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *BenchCloseRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type BenchCloseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchCloseResponse) Reset() {
+	*x = BenchCloseResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchCloseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchCloseResponse) ProtoMessage() {}
+
+func (x *BenchCloseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchCloseResponse.ProtoReflect.Descriptor instead.
+func (*BenchCloseResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{55}
+}
+
+type PathRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in MoveRequest; empty: the first one.
+	Netns     string `protobuf:"bytes,1,opt,name=netns,proto3" json:"netns,omitempty"`
+	Interface string `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	// The destination. Default: where the default route leads to.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathRequest) Reset() {
+	*x = PathRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathRequest) ProtoMessage() {}
+
+func (x *PathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathRequest.ProtoReflect.Descriptor instead.
+func (*PathRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *PathRequest) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *PathRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *PathRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type PathResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON, as package internal/netpath has it.
+	Path          []byte `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathResponse) Reset() {
+	*x = PathResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathResponse) ProtoMessage() {}
+
+func (x *PathResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathResponse.ProtoReflect.Descriptor instead.
+func (*PathResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *PathResponse) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_agent_v1_agent_proto_rawDesc = "" +
@@ -2801,7 +3649,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06egress\x18\x02 \x01(\v2\x15.brfuse.agent.v1.RateR\x06egress\"0\n" +
 	"\x04Rate\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\x04R\x04bits\x12\x14\n" +
-	"\x05burst\x18\x02 \x01(\x04R\x05burst\"\x9f\x05\n" +
+	"\x05burst\x18\x02 \x01(\x04R\x05burst\"\xfa\x05\n" +
 	"\n" +
 	"Attachment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
@@ -2823,7 +3671,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06routes\x18\x10 \x03(\v2\x16.brfuse.agent.v1.RouteR\x06routes\x122\n" +
 	"\x05ports\x18\x11 \x03(\v2\x1c.brfuse.agent.v1.PortMappingR\x05ports\x128\n" +
 	"\tbandwidth\x18\x12 \x01(\v2\x1a.brfuse.agent.v1.BandwidthR\tbandwidth\x12\x16\n" +
-	"\x06device\x18\x13 \x01(\tR\x06device\x1a9\n" +
+	"\x06device\x18\x13 \x01(\tR\x06device\x12 \n" +
+	"\vnameservers\x18\x14 \x03(\tR\vnameservers\x12\x16\n" +
+	"\x06search\x18\x15 \x03(\tR\x06search\x12\x1f\n" +
+	"\vdns_options\x18\x16 \x03(\tR\n" +
+	"dnsOptions\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
@@ -2868,7 +3720,67 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\vReservation\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05since\x18\x03 \x01(\x03R\x05since2\xa3\x05\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\"d\n" +
+	"\x10BenchOpenRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\btopology\x18\x02 \x01(\tR\btopology\x12\x10\n" +
+	"\x03own\x18\x03 \x01(\tR\x03own\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\"[\n" +
+	"\x11BenchOpenResponse\x12\x14\n" +
+	"\x05netns\x18\x01 \x01(\tR\x05netns\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"#\n" +
+	"\x11BenchServeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"(\n" +
+	"\x12BenchServeResponse\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\"U\n" +
+	"\x11BenchReachRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\".\n" +
+	"\x12BenchReachResponse\x12\x18\n" +
+	"\areached\x18\x01 \x03(\tR\areached\"\xf2\x01\n" +
+	"\x0fBenchRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\rR\x04size\x12\x14\n" +
+	"\x05flows\x18\x06 \x01(\rR\x05flows\x12\x18\n" +
+	"\areverse\x18\a \x01(\bR\areverse\x12%\n" +
+	"\x0eduration_nanos\x18\b \x01(\x03R\rdurationNanos\x12\"\n" +
+	"\rwarm_up_nanos\x18\t \x01(\x03R\vwarmUpNanos\"\x93\x02\n" +
+	"\x10BenchRunResponse\x12#\n" +
+	"\relapsed_nanos\x18\x01 \x01(\x03R\felapsedNanos\x12\x12\n" +
+	"\x04sent\x18\x02 \x01(\x04R\x04sent\x12\x1a\n" +
+	"\breceived\x18\x03 \x01(\x04R\breceived\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\x04R\x04lost\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\alatency\x18\x06 \x01(\tR\alatency\x122\n" +
+	"\x06client\x18\a \x01(\v2\x1a.brfuse.agent.v1.BenchCostR\x06client\x122\n" +
+	"\x06server\x18\b \x01(\v2\x1a.brfuse.agent.v1.BenchCostR\x06server\"\xcd\x02\n" +
+	"\tBenchCost\x12#\n" +
+	"\relapsed_nanos\x18\x01 \x01(\x03R\felapsedNanos\x12\x1d\n" +
+	"\n" +
+	"user_nanos\x18\x02 \x01(\x03R\tuserNanos\x12!\n" +
+	"\fsystem_nanos\x18\x03 \x01(\x03R\vsystemNanos\x12#\n" +
+	"\rsoftirq_nanos\x18\x04 \x01(\x03R\fsoftirqNanos\x12\x1b\n" +
+	"\tirq_nanos\x18\x05 \x01(\x03R\birqNanos\x12 \n" +
+	"\vretransmits\x18\x06 \x01(\x04R\vretransmits\x12;\n" +
+	"\x05drops\x18\a \x03(\v2%.brfuse.agent.v1.BenchCost.DropsEntryR\x05drops\x1a8\n" +
+	"\n" +
+	"DropsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"#\n" +
+	"\x11BenchCloseRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
+	"\x12BenchCloseResponse\"Q\n" +
+	"\vPathRequest\x12\x14\n" +
+	"\x05netns\x18\x01 \x01(\tR\x05netns\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"\"\n" +
+	"\fPathResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path2\x92\t\n" +
 	"\x05Agent\x12C\n" +
 	"\x04Info\x12\x1c.brfuse.agent.v1.InfoRequest\x1a\x1d.brfuse.agent.v1.InfoResponse\x12L\n" +
 	"\aPrepare\x12\x1f.brfuse.agent.v1.PrepareRequest\x1a .brfuse.agent.v1.PrepareResponse\x12C\n" +
@@ -2878,7 +3790,16 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\bRetrieve\x12\x1c.brfuse.agent.v1.MoveRequest\x1a!.brfuse.agent.v1.RetrieveResponse\x12C\n" +
 	"\x04List\x12\x1c.brfuse.agent.v1.ListRequest\x1a\x1d.brfuse.agent.v1.ListResponse\x12E\n" +
 	"\x05Check\x12\x1c.brfuse.agent.v1.MoveRequest\x1a\x1e.brfuse.agent.v1.CheckResponse\x12L\n" +
-	"\aResolve\x12\x1f.brfuse.agent.v1.ResolveRequest\x1a .brfuse.agent.v1.ResolveResponse2\xf3\x06\n" +
+	"\aResolve\x12\x1f.brfuse.agent.v1.ResolveRequest\x1a .brfuse.agent.v1.ResolveResponse\x12R\n" +
+	"\tBenchOpen\x12!.brfuse.agent.v1.BenchOpenRequest\x1a\".brfuse.agent.v1.BenchOpenResponse\x12U\n" +
+	"\n" +
+	"BenchServe\x12\".brfuse.agent.v1.BenchServeRequest\x1a#.brfuse.agent.v1.BenchServeResponse\x12U\n" +
+	"\n" +
+	"BenchReach\x12\".brfuse.agent.v1.BenchReachRequest\x1a#.brfuse.agent.v1.BenchReachResponse\x12O\n" +
+	"\bBenchRun\x12 .brfuse.agent.v1.BenchRunRequest\x1a!.brfuse.agent.v1.BenchRunResponse\x12U\n" +
+	"\n" +
+	"BenchClose\x12\".brfuse.agent.v1.BenchCloseRequest\x1a#.brfuse.agent.v1.BenchCloseResponse\x12C\n" +
+	"\x04Path\x12\x1c.brfuse.agent.v1.PathRequest\x1a\x1d.brfuse.agent.v1.PathResponse2\xf3\x06\n" +
 	"\x04Host\x12I\n" +
 	"\x06Report\x12\x1e.brfuse.agent.v1.ReportRequest\x1a\x1f.brfuse.agent.v1.ReportResponse\x12O\n" +
 	"\bNetworks\x12 .brfuse.agent.v1.NetworksRequest\x1a!.brfuse.agent.v1.NetworksResponse\x12E\n" +
@@ -2905,7 +3826,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(ReportRequest_Kind)(0),      // 0: brfuse.agent.v1.ReportRequest.Kind
 	(*InfoRequest)(nil),          // 1: brfuse.agent.v1.InfoRequest
@@ -2953,8 +3874,22 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*ReservationsRequest)(nil),  // 43: brfuse.agent.v1.ReservationsRequest
 	(*ReservationsResponse)(nil), // 44: brfuse.agent.v1.ReservationsResponse
 	(*Reservation)(nil),          // 45: brfuse.agent.v1.Reservation
-	nil,                          // 46: brfuse.agent.v1.AttachRequest.LabelsEntry
-	nil,                          // 47: brfuse.agent.v1.Attachment.LabelsEntry
+	(*BenchOpenRequest)(nil),     // 46: brfuse.agent.v1.BenchOpenRequest
+	(*BenchOpenResponse)(nil),    // 47: brfuse.agent.v1.BenchOpenResponse
+	(*BenchServeRequest)(nil),    // 48: brfuse.agent.v1.BenchServeRequest
+	(*BenchServeResponse)(nil),   // 49: brfuse.agent.v1.BenchServeResponse
+	(*BenchReachRequest)(nil),    // 50: brfuse.agent.v1.BenchReachRequest
+	(*BenchReachResponse)(nil),   // 51: brfuse.agent.v1.BenchReachResponse
+	(*BenchRunRequest)(nil),      // 52: brfuse.agent.v1.BenchRunRequest
+	(*BenchRunResponse)(nil),     // 53: brfuse.agent.v1.BenchRunResponse
+	(*BenchCost)(nil),            // 54: brfuse.agent.v1.BenchCost
+	(*BenchCloseRequest)(nil),    // 55: brfuse.agent.v1.BenchCloseRequest
+	(*BenchCloseResponse)(nil),   // 56: brfuse.agent.v1.BenchCloseResponse
+	(*PathRequest)(nil),          // 57: brfuse.agent.v1.PathRequest
+	(*PathResponse)(nil),         // 58: brfuse.agent.v1.PathResponse
+	nil,                          // 59: brfuse.agent.v1.AttachRequest.LabelsEntry
+	nil,                          // 60: brfuse.agent.v1.Attachment.LabelsEntry
+	nil,                          // 61: brfuse.agent.v1.BenchCost.DropsEntry
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	7,  // 0: brfuse.agent.v1.MoveRequest.routes:type_name -> brfuse.agent.v1.Route
@@ -2968,10 +3903,10 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	7,  // 8: brfuse.agent.v1.AttachRequest.routes:type_name -> brfuse.agent.v1.Route
 	25, // 9: brfuse.agent.v1.AttachRequest.ports:type_name -> brfuse.agent.v1.PortMapping
 	26, // 10: brfuse.agent.v1.AttachRequest.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
-	46, // 11: brfuse.agent.v1.AttachRequest.labels:type_name -> brfuse.agent.v1.AttachRequest.LabelsEntry
+	59, // 11: brfuse.agent.v1.AttachRequest.labels:type_name -> brfuse.agent.v1.AttachRequest.LabelsEntry
 	27, // 12: brfuse.agent.v1.Bandwidth.ingress:type_name -> brfuse.agent.v1.Rate
 	27, // 13: brfuse.agent.v1.Bandwidth.egress:type_name -> brfuse.agent.v1.Rate
-	47, // 14: brfuse.agent.v1.Attachment.labels:type_name -> brfuse.agent.v1.Attachment.LabelsEntry
+	60, // 14: brfuse.agent.v1.Attachment.labels:type_name -> brfuse.agent.v1.Attachment.LabelsEntry
 	7,  // 15: brfuse.agent.v1.Attachment.routes:type_name -> brfuse.agent.v1.Route
 	25, // 16: brfuse.agent.v1.Attachment.ports:type_name -> brfuse.agent.v1.PortMapping
 	26, // 17: brfuse.agent.v1.Attachment.bandwidth:type_name -> brfuse.agent.v1.Bandwidth
@@ -2979,51 +3914,66 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	28, // 19: brfuse.agent.v1.HostCheckResponse.attachment:type_name -> brfuse.agent.v1.Attachment
 	25, // 20: brfuse.agent.v1.PublishRequest.ports:type_name -> brfuse.agent.v1.PortMapping
 	45, // 21: brfuse.agent.v1.ReservationsResponse.reservations:type_name -> brfuse.agent.v1.Reservation
-	1,  // 22: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
-	3,  // 23: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
-	5,  // 24: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
-	5,  // 25: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
-	10, // 26: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
-	5,  // 27: brfuse.agent.v1.Agent.Retrieve:input_type -> brfuse.agent.v1.MoveRequest
-	16, // 28: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
-	5,  // 29: brfuse.agent.v1.Agent.Check:input_type -> brfuse.agent.v1.MoveRequest
-	14, // 30: brfuse.agent.v1.Agent.Resolve:input_type -> brfuse.agent.v1.ResolveRequest
-	19, // 31: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
-	21, // 32: brfuse.agent.v1.Host.Networks:input_type -> brfuse.agent.v1.NetworksRequest
-	24, // 33: brfuse.agent.v1.Host.Attach:input_type -> brfuse.agent.v1.AttachRequest
-	29, // 34: brfuse.agent.v1.Host.Detach:input_type -> brfuse.agent.v1.DetachRequest
-	31, // 35: brfuse.agent.v1.Host.Attachments:input_type -> brfuse.agent.v1.AttachmentsRequest
-	33, // 36: brfuse.agent.v1.Host.Check:input_type -> brfuse.agent.v1.HostCheckRequest
-	35, // 37: brfuse.agent.v1.Host.Ready:input_type -> brfuse.agent.v1.ReadyRequest
-	37, // 38: brfuse.agent.v1.Host.Publish:input_type -> brfuse.agent.v1.PublishRequest
-	39, // 39: brfuse.agent.v1.Host.Reserve:input_type -> brfuse.agent.v1.ReserveRequest
-	41, // 40: brfuse.agent.v1.Host.Unreserve:input_type -> brfuse.agent.v1.UnreserveRequest
-	43, // 41: brfuse.agent.v1.Host.Reservations:input_type -> brfuse.agent.v1.ReservationsRequest
-	2,  // 42: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
-	4,  // 43: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
-	8,  // 44: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
-	9,  // 45: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
-	11, // 46: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
-	12, // 47: brfuse.agent.v1.Agent.Retrieve:output_type -> brfuse.agent.v1.RetrieveResponse
-	17, // 48: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
-	13, // 49: brfuse.agent.v1.Agent.Check:output_type -> brfuse.agent.v1.CheckResponse
-	15, // 50: brfuse.agent.v1.Agent.Resolve:output_type -> brfuse.agent.v1.ResolveResponse
-	20, // 51: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
-	22, // 52: brfuse.agent.v1.Host.Networks:output_type -> brfuse.agent.v1.NetworksResponse
-	28, // 53: brfuse.agent.v1.Host.Attach:output_type -> brfuse.agent.v1.Attachment
-	30, // 54: brfuse.agent.v1.Host.Detach:output_type -> brfuse.agent.v1.DetachResponse
-	32, // 55: brfuse.agent.v1.Host.Attachments:output_type -> brfuse.agent.v1.AttachmentsResponse
-	34, // 56: brfuse.agent.v1.Host.Check:output_type -> brfuse.agent.v1.HostCheckResponse
-	36, // 57: brfuse.agent.v1.Host.Ready:output_type -> brfuse.agent.v1.ReadyResponse
-	38, // 58: brfuse.agent.v1.Host.Publish:output_type -> brfuse.agent.v1.PublishResponse
-	40, // 59: brfuse.agent.v1.Host.Reserve:output_type -> brfuse.agent.v1.ReserveResponse
-	42, // 60: brfuse.agent.v1.Host.Unreserve:output_type -> brfuse.agent.v1.UnreserveResponse
-	44, // 61: brfuse.agent.v1.Host.Reservations:output_type -> brfuse.agent.v1.ReservationsResponse
-	42, // [42:62] is the sub-list for method output_type
-	22, // [22:42] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	54, // 22: brfuse.agent.v1.BenchRunResponse.client:type_name -> brfuse.agent.v1.BenchCost
+	54, // 23: brfuse.agent.v1.BenchRunResponse.server:type_name -> brfuse.agent.v1.BenchCost
+	61, // 24: brfuse.agent.v1.BenchCost.drops:type_name -> brfuse.agent.v1.BenchCost.DropsEntry
+	1,  // 25: brfuse.agent.v1.Agent.Info:input_type -> brfuse.agent.v1.InfoRequest
+	3,  // 26: brfuse.agent.v1.Agent.Prepare:input_type -> brfuse.agent.v1.PrepareRequest
+	5,  // 27: brfuse.agent.v1.Agent.Move:input_type -> brfuse.agent.v1.MoveRequest
+	5,  // 28: brfuse.agent.v1.Agent.Configure:input_type -> brfuse.agent.v1.MoveRequest
+	10, // 29: brfuse.agent.v1.Agent.Release:input_type -> brfuse.agent.v1.ReleaseRequest
+	5,  // 30: brfuse.agent.v1.Agent.Retrieve:input_type -> brfuse.agent.v1.MoveRequest
+	16, // 31: brfuse.agent.v1.Agent.List:input_type -> brfuse.agent.v1.ListRequest
+	5,  // 32: brfuse.agent.v1.Agent.Check:input_type -> brfuse.agent.v1.MoveRequest
+	14, // 33: brfuse.agent.v1.Agent.Resolve:input_type -> brfuse.agent.v1.ResolveRequest
+	46, // 34: brfuse.agent.v1.Agent.BenchOpen:input_type -> brfuse.agent.v1.BenchOpenRequest
+	48, // 35: brfuse.agent.v1.Agent.BenchServe:input_type -> brfuse.agent.v1.BenchServeRequest
+	50, // 36: brfuse.agent.v1.Agent.BenchReach:input_type -> brfuse.agent.v1.BenchReachRequest
+	52, // 37: brfuse.agent.v1.Agent.BenchRun:input_type -> brfuse.agent.v1.BenchRunRequest
+	55, // 38: brfuse.agent.v1.Agent.BenchClose:input_type -> brfuse.agent.v1.BenchCloseRequest
+	57, // 39: brfuse.agent.v1.Agent.Path:input_type -> brfuse.agent.v1.PathRequest
+	19, // 40: brfuse.agent.v1.Host.Report:input_type -> brfuse.agent.v1.ReportRequest
+	21, // 41: brfuse.agent.v1.Host.Networks:input_type -> brfuse.agent.v1.NetworksRequest
+	24, // 42: brfuse.agent.v1.Host.Attach:input_type -> brfuse.agent.v1.AttachRequest
+	29, // 43: brfuse.agent.v1.Host.Detach:input_type -> brfuse.agent.v1.DetachRequest
+	31, // 44: brfuse.agent.v1.Host.Attachments:input_type -> brfuse.agent.v1.AttachmentsRequest
+	33, // 45: brfuse.agent.v1.Host.Check:input_type -> brfuse.agent.v1.HostCheckRequest
+	35, // 46: brfuse.agent.v1.Host.Ready:input_type -> brfuse.agent.v1.ReadyRequest
+	37, // 47: brfuse.agent.v1.Host.Publish:input_type -> brfuse.agent.v1.PublishRequest
+	39, // 48: brfuse.agent.v1.Host.Reserve:input_type -> brfuse.agent.v1.ReserveRequest
+	41, // 49: brfuse.agent.v1.Host.Unreserve:input_type -> brfuse.agent.v1.UnreserveRequest
+	43, // 50: brfuse.agent.v1.Host.Reservations:input_type -> brfuse.agent.v1.ReservationsRequest
+	2,  // 51: brfuse.agent.v1.Agent.Info:output_type -> brfuse.agent.v1.InfoResponse
+	4,  // 52: brfuse.agent.v1.Agent.Prepare:output_type -> brfuse.agent.v1.PrepareResponse
+	8,  // 53: brfuse.agent.v1.Agent.Move:output_type -> brfuse.agent.v1.MoveResponse
+	9,  // 54: brfuse.agent.v1.Agent.Configure:output_type -> brfuse.agent.v1.ConfigureResponse
+	11, // 55: brfuse.agent.v1.Agent.Release:output_type -> brfuse.agent.v1.ReleaseResponse
+	12, // 56: brfuse.agent.v1.Agent.Retrieve:output_type -> brfuse.agent.v1.RetrieveResponse
+	17, // 57: brfuse.agent.v1.Agent.List:output_type -> brfuse.agent.v1.ListResponse
+	13, // 58: brfuse.agent.v1.Agent.Check:output_type -> brfuse.agent.v1.CheckResponse
+	15, // 59: brfuse.agent.v1.Agent.Resolve:output_type -> brfuse.agent.v1.ResolveResponse
+	47, // 60: brfuse.agent.v1.Agent.BenchOpen:output_type -> brfuse.agent.v1.BenchOpenResponse
+	49, // 61: brfuse.agent.v1.Agent.BenchServe:output_type -> brfuse.agent.v1.BenchServeResponse
+	51, // 62: brfuse.agent.v1.Agent.BenchReach:output_type -> brfuse.agent.v1.BenchReachResponse
+	53, // 63: brfuse.agent.v1.Agent.BenchRun:output_type -> brfuse.agent.v1.BenchRunResponse
+	56, // 64: brfuse.agent.v1.Agent.BenchClose:output_type -> brfuse.agent.v1.BenchCloseResponse
+	58, // 65: brfuse.agent.v1.Agent.Path:output_type -> brfuse.agent.v1.PathResponse
+	20, // 66: brfuse.agent.v1.Host.Report:output_type -> brfuse.agent.v1.ReportResponse
+	22, // 67: brfuse.agent.v1.Host.Networks:output_type -> brfuse.agent.v1.NetworksResponse
+	28, // 68: brfuse.agent.v1.Host.Attach:output_type -> brfuse.agent.v1.Attachment
+	30, // 69: brfuse.agent.v1.Host.Detach:output_type -> brfuse.agent.v1.DetachResponse
+	32, // 70: brfuse.agent.v1.Host.Attachments:output_type -> brfuse.agent.v1.AttachmentsResponse
+	34, // 71: brfuse.agent.v1.Host.Check:output_type -> brfuse.agent.v1.HostCheckResponse
+	36, // 72: brfuse.agent.v1.Host.Ready:output_type -> brfuse.agent.v1.ReadyResponse
+	38, // 73: brfuse.agent.v1.Host.Publish:output_type -> brfuse.agent.v1.PublishResponse
+	40, // 74: brfuse.agent.v1.Host.Reserve:output_type -> brfuse.agent.v1.ReserveResponse
+	42, // 75: brfuse.agent.v1.Host.Unreserve:output_type -> brfuse.agent.v1.UnreserveResponse
+	44, // 76: brfuse.agent.v1.Host.Reservations:output_type -> brfuse.agent.v1.ReservationsResponse
+	51, // [51:77] is the sub-list for method output_type
+	25, // [25:51] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -3037,7 +3987,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   47,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -17,6 +17,12 @@ type AgentService interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	Check(context.Context, *MoveRequest) (*CheckResponse, error)
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
+	BenchOpen(context.Context, *BenchOpenRequest) (*BenchOpenResponse, error)
+	BenchServe(context.Context, *BenchServeRequest) (*BenchServeResponse, error)
+	BenchReach(context.Context, *BenchReachRequest) (*BenchReachResponse, error)
+	BenchRun(context.Context, *BenchRunRequest) (*BenchRunResponse, error)
+	BenchClose(context.Context, *BenchCloseRequest) (*BenchCloseResponse, error)
+	Path(context.Context, *PathRequest) (*PathResponse, error)
 }
 
 func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
@@ -84,6 +90,48 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Resolve(ctx, &req)
+			},
+			"BenchOpen": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req BenchOpenRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.BenchOpen(ctx, &req)
+			},
+			"BenchServe": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req BenchServeRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.BenchServe(ctx, &req)
+			},
+			"BenchReach": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req BenchReachRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.BenchReach(ctx, &req)
+			},
+			"BenchRun": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req BenchRunRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.BenchRun(ctx, &req)
+			},
+			"BenchClose": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req BenchCloseRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.BenchClose(ctx, &req)
+			},
+			"Path": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req PathRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Path(ctx, &req)
 			},
 		},
 	})
@@ -166,6 +214,54 @@ func (c *agentClient) Check(ctx context.Context, req *MoveRequest) (*CheckRespon
 func (c *agentClient) Resolve(ctx context.Context, req *ResolveRequest) (*ResolveResponse, error) {
 	var resp ResolveResponse
 	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "Resolve", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) BenchOpen(ctx context.Context, req *BenchOpenRequest) (*BenchOpenResponse, error) {
+	var resp BenchOpenResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "BenchOpen", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) BenchServe(ctx context.Context, req *BenchServeRequest) (*BenchServeResponse, error) {
+	var resp BenchServeResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "BenchServe", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) BenchReach(ctx context.Context, req *BenchReachRequest) (*BenchReachResponse, error) {
+	var resp BenchReachResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "BenchReach", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) BenchRun(ctx context.Context, req *BenchRunRequest) (*BenchRunResponse, error) {
+	var resp BenchRunResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "BenchRun", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) BenchClose(ctx context.Context, req *BenchCloseRequest) (*BenchCloseResponse, error) {
+	var resp BenchCloseResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "BenchClose", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Path(ctx context.Context, req *PathRequest) (*PathResponse, error) {
+	var resp PathResponse
+	if err := c.client.Call(ctx, "brfuse.agent.v1.Agent", "Path", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -883,15 +883,26 @@ func (*RemoveVMResponse) Descriptor() ([]byte, []int) {
 }
 
 type Network struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Bridge        string                 `protobuf:"bytes,2,opt,name=bridge,proto3" json:"bridge,omitempty"`
-	External      bool                   `protobuf:"varint,3,opt,name=external,proto3" json:"external,omitempty"`
-	Subnets       []string               `protobuf:"bytes,4,rep,name=subnets,proto3" json:"subnets,omitempty"`
-	Gateways      []string               `protobuf:"bytes,5,rep,name=gateways,proto3" json:"gateways,omitempty"`
-	Masquerade    bool                   `protobuf:"varint,6,opt,name=masquerade,proto3" json:"masquerade,omitempty"`
-	Mtu           uint32                 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	Attachments   uint32                 `protobuf:"varint,8,opt,name=attachments,proto3" json:"attachments,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Bridge     string                 `protobuf:"bytes,2,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	External   bool                   `protobuf:"varint,3,opt,name=external,proto3" json:"external,omitempty"`
+	Subnets    []string               `protobuf:"bytes,4,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	Gateways   []string               `protobuf:"bytes,5,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Masquerade bool                   `protobuf:"varint,6,opt,name=masquerade,proto3" json:"masquerade,omitempty"`
+	Mtu        uint32                 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Of this hypervisor; of all for an overlay.
+	Attachments uint32 `protobuf:"varint,8,opt,name=attachments,proto3" json:"attachments,omitempty"`
+	// "bridge", "overlay", "vlan" or "macvtap". Default: "bridge".
+	Kind string `protobuf:"bytes,9,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Of an overlay. Default: a free one.
+	Vni uint32 `protobuf:"varint,10,opt,name=vni,proto3" json:"vni,omitempty"`
+	// Link of the hypervisor, of kinds vlan and macvtap.
+	Uplink string `protobuf:"bytes,11,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	// Tag, of kind vlan.
+	Vlan uint32 `protobuf:"varint,12,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	// vNICs get no addresses from brfuse.
+	Unaddressed   bool `protobuf:"varint,13,opt,name=unaddressed,proto3" json:"unaddressed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -980,6 +991,41 @@ func (x *Network) GetAttachments() uint32 {
 		return x.Attachments
 	}
 	return 0
+}
+
+func (x *Network) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Network) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Network) GetUplink() string {
+	if x != nil {
+		return x.Uplink
+	}
+	return ""
+}
+
+func (x *Network) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *Network) GetUnaddressed() bool {
+	if x != nil {
+		return x.Unaddressed
+	}
+	return false
 }
 
 type CreateNetworkRequest struct {
@@ -1203,7 +1249,9 @@ type AttachRequest struct {
 	// A container of an engine in the VM, by ID or name, instead of pod and netns.
 	Container string `protobuf:"bytes,11,opt,name=container,proto3" json:"container,omitempty"`
 	// "docker", "containerd" or "podman". Required with a container.
-	Runtime       string `protobuf:"bytes,12,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Runtime string `protobuf:"bytes,12,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// For services to select the pod by.
+	Labels        map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1322,6 +1370,13 @@ func (x *AttachRequest) GetRuntime() string {
 	return ""
 }
 
+func (x *AttachRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 type Timing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -1405,9 +1460,13 @@ type Attachment struct {
 	// The vNIC is in the hands of a container engine.
 	Handover bool `protobuf:"varint,24,opt,name=handover,proto3" json:"handover,omitempty"`
 	// The vNIC's own id, which differs from the attachment's when it is from a pool.
-	Device        string `protobuf:"bytes,25,opt,name=device,proto3" json:"device,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Device string `protobuf:"bytes,25,opt,name=device,proto3" json:"device,omitempty"`
+	// The hypervisor that it is on, when several share a store.
+	Hypervisor string `protobuf:"bytes,26,opt,name=hypervisor,proto3" json:"hypervisor,omitempty"`
+	// That hypervisor does not answer.
+	HypervisorDead bool `protobuf:"varint,27,opt,name=hypervisor_dead,json=hypervisorDead,proto3" json:"hypervisor_dead,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Attachment) Reset() {
@@ -1615,6 +1674,611 @@ func (x *Attachment) GetDevice() string {
 	return ""
 }
 
+func (x *Attachment) GetHypervisor() string {
+	if x != nil {
+		return x.Hypervisor
+	}
+	return ""
+}
+
+func (x *Attachment) GetHypervisorDead() bool {
+	if x != nil {
+		return x.HypervisorDead
+	}
+	return false
+}
+
+type Service struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default: "PORT-PROTOCOL".
+	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Network string `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	// "tcp" or "udp".
+	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Of the hypervisors.
+	Port uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	// Of the pods.
+	Target uint32 `protobuf:"varint,5,opt,name=target,proto3" json:"target,omitempty"`
+	// Pods of that name, or pods with all of these labels: one of the two.
+	Pod    string            `protobuf:"bytes,6,opt,name=pod,proto3" json:"pod,omitempty"`
+	Labels map[string]string `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// "ingress": every hypervisor answers; "host": those that a pod of it is on.
+	// Default: "ingress".
+	Mode string `protobuf:"bytes,8,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Ready pods that it leads to, of all hypervisors.
+	Ready         uint32 `protobuf:"varint,9,opt,name=ready,proto3" json:"ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Service) Reset() {
+	*x = Service{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Service) ProtoMessage() {}
+
+func (x *Service) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Service.ProtoReflect.Descriptor instead.
+func (*Service) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Service) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Service) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Service) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Service) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Service) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Service) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *Service) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Service) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Service) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+type PublishRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishRequest) Reset() {
+	*x = PublishRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishRequest) ProtoMessage() {}
+
+func (x *PublishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
+func (*PublishRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PublishRequest) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type ListServicesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServicesRequest) Reset() {
+	*x = ListServicesRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServicesRequest) ProtoMessage() {}
+
+func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
+func (*ListServicesRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{24}
+}
+
+type ListServicesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Services      []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServicesResponse) Reset() {
+	*x = ListServicesResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServicesResponse) ProtoMessage() {}
+
+func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
+func (*ListServicesResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListServicesResponse) GetServices() []*Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+type UnpublishRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpublishRequest) Reset() {
+	*x = UnpublishRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpublishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpublishRequest) ProtoMessage() {}
+
+func (x *UnpublishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpublishRequest.ProtoReflect.Descriptor instead.
+func (*UnpublishRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *UnpublishRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type UnpublishResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpublishResponse) Reset() {
+	*x = UnpublishResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpublishResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpublishResponse) ProtoMessage() {}
+
+func (x *UnpublishResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpublishResponse.ProtoReflect.Descriptor instead.
+func (*UnpublishResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{27}
+}
+
+type Hypervisor struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Underlay string                 `protobuf:"bytes,2,opt,name=underlay,proto3" json:"underlay,omitempty"`
+	Mtu      uint32                 `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Where its daemon serves the others.
+	Api     string                 `protobuf:"bytes,4,opt,name=api,proto3" json:"api,omitempty"`
+	Version string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Started *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"`
+	// "alive", "dead" or "released".
+	State       string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	Attachments uint32 `protobuf:"varint,8,opt,name=attachments,proto3" json:"attachments,omitempty"`
+	// The one that answers this call.
+	Self          bool `protobuf:"varint,9,opt,name=self,proto3" json:"self,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hypervisor) Reset() {
+	*x = Hypervisor{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hypervisor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hypervisor) ProtoMessage() {}
+
+func (x *Hypervisor) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hypervisor.ProtoReflect.Descriptor instead.
+func (*Hypervisor) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Hypervisor) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetUnderlay() string {
+	if x != nil {
+		return x.Underlay
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Hypervisor) GetApi() string {
+	if x != nil {
+		return x.Api
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Hypervisor) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetAttachments() uint32 {
+	if x != nil {
+		return x.Attachments
+	}
+	return 0
+}
+
+func (x *Hypervisor) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+type ListHypervisorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHypervisorsRequest) Reset() {
+	*x = ListHypervisorsRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHypervisorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHypervisorsRequest) ProtoMessage() {}
+
+func (x *ListHypervisorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHypervisorsRequest.ProtoReflect.Descriptor instead.
+func (*ListHypervisorsRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{29}
+}
+
+type ListHypervisorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hypervisors   []*Hypervisor          `protobuf:"bytes,1,rep,name=hypervisors,proto3" json:"hypervisors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHypervisorsResponse) Reset() {
+	*x = ListHypervisorsResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHypervisorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHypervisorsResponse) ProtoMessage() {}
+
+func (x *ListHypervisorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHypervisorsResponse.ProtoReflect.Descriptor instead.
+func (*ListHypervisorsResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListHypervisorsResponse) GetHypervisors() []*Hypervisor {
+	if x != nil {
+		return x.Hypervisors
+	}
+	return nil
+}
+
+type RemoveHypervisorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHypervisorRequest) Reset() {
+	*x = RemoveHypervisorRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHypervisorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHypervisorRequest) ProtoMessage() {}
+
+func (x *RemoveHypervisorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHypervisorRequest.ProtoReflect.Descriptor instead.
+func (*RemoveHypervisorRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RemoveHypervisorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveHypervisorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHypervisorResponse) Reset() {
+	*x = RemoveHypervisorResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHypervisorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHypervisorResponse) ProtoMessage() {}
+
+func (x *RemoveHypervisorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHypervisorResponse.ProtoReflect.Descriptor instead.
+func (*RemoveHypervisorResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{32}
+}
+
 type DetachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pod   string                 `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
@@ -1633,7 +2297,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +2309,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[22]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +2322,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{22}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DetachRequest) GetPod() string {
@@ -1712,7 +2376,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +2388,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[23]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +2401,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{23}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DetachResponse) GetDetached() []*Attachment {
@@ -1756,7 +2420,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +2432,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[24]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2445,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{24}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1792,17 +2456,19 @@ func (x *GetRequest) GetId() string {
 }
 
 type ListRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
-	Pod           string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
-	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Vm      string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Pod     string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	Network string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	// Of all hypervisors, not of this one alone.
+	All           bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +2480,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[25]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2493,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{25}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRequest) GetVm() string {
@@ -1851,6 +2517,13 @@ func (x *ListRequest) GetNetwork() string {
 	return ""
 }
 
+func (x *ListRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type ListResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Attachments   []*Attachment          `protobuf:"bytes,1,rep,name=attachments,proto3" json:"attachments,omitempty"`
@@ -1860,7 +2533,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2545,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[26]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2558,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{26}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListResponse) GetAttachments() []*Attachment {
@@ -1903,7 +2576,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2588,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[27]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2601,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{27}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{38}
 }
 
 type WatchEvent struct {
@@ -1940,7 +2613,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2625,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[28]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2638,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{28}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchEvent) GetAttachment() *Attachment {
@@ -1984,7 +2657,7 @@ type GCRequest struct {
 
 func (x *GCRequest) Reset() {
 	*x = GCRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2669,7 @@ func (x *GCRequest) String() string {
 func (*GCRequest) ProtoMessage() {}
 
 func (x *GCRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[29]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2682,7 @@ func (x *GCRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCRequest.ProtoReflect.Descriptor instead.
 func (*GCRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{29}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GCRequest) GetDryRun() bool {
@@ -2030,7 +2703,7 @@ type GCResponse struct {
 
 func (x *GCResponse) Reset() {
 	*x = GCResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2715,7 @@ func (x *GCResponse) String() string {
 func (*GCResponse) ProtoMessage() {}
 
 func (x *GCResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[30]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2728,7 @@ func (x *GCResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GCResponse.ProtoReflect.Descriptor instead.
 func (*GCResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{30}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GCResponse) GetFindings() []string {
@@ -2080,7 +2753,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2765,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[31]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2778,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{31}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{42}
 }
 
 type Check struct {
@@ -2121,7 +2794,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2806,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[32]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2819,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{32}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Check) GetName() string {
@@ -2186,7 +2859,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[33]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2871,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_brfuse_v1_brfuse_proto_msgTypes[33]
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2884,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{33}
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -2219,6 +2892,534 @@ func (x *DoctorResponse) GetChecks() []*Check {
 		return x.Checks
 	}
 	return nil
+}
+
+type BenchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The VM whose pod is the server, and the one whose pod is the client.
+	Vm   string `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Peer string `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Of the fused pods. Default: the only network, if there is just one.
+	Network string `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
+	// "native", "nat" and "fused". Default: all of them.
+	Topologies []string `protobuf:"bytes,4,rep,name=topologies,proto3" json:"topologies,omitempty"`
+	// Default: 5.
+	Rounds uint32 `protobuf:"varint,5,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	// How long a sample is measured. Default: 1 s.
+	Time *durationpb.Duration `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	// KIND[_rx]/SIZE[/flows=N]. Default: tcp_rr/1024, tcp_stream/16384, udp_stream/64.
+	Workloads     []string `protobuf:"bytes,7,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchRequest) Reset() {
+	*x = BenchRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchRequest) ProtoMessage() {}
+
+func (x *BenchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchRequest.ProtoReflect.Descriptor instead.
+func (*BenchRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BenchRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *BenchRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *BenchRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *BenchRequest) GetTopologies() []string {
+	if x != nil {
+		return x.Topologies
+	}
+	return nil
+}
+
+func (x *BenchRequest) GetRounds() uint32 {
+	if x != nil {
+		return x.Rounds
+	}
+	return 0
+}
+
+func (x *BenchRequest) GetTime() *durationpb.Duration {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *BenchRequest) GetWorkloads() []string {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+type BenchEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*BenchEvent_Progress
+	//	*BenchEvent_Sample
+	//	*BenchEvent_Done
+	Event         isBenchEvent_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchEvent) Reset() {
+	*x = BenchEvent{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchEvent) ProtoMessage() {}
+
+func (x *BenchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchEvent.ProtoReflect.Descriptor instead.
+func (*BenchEvent) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *BenchEvent) GetEvent() isBenchEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *BenchEvent) GetProgress() *BenchProgress {
+	if x != nil {
+		if x, ok := x.Event.(*BenchEvent_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *BenchEvent) GetSample() *BenchSample {
+	if x != nil {
+		if x, ok := x.Event.(*BenchEvent_Sample); ok {
+			return x.Sample
+		}
+	}
+	return nil
+}
+
+func (x *BenchEvent) GetDone() *BenchDone {
+	if x != nil {
+		if x, ok := x.Event.(*BenchEvent_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
+type isBenchEvent_Event interface {
+	isBenchEvent_Event()
+}
+
+type BenchEvent_Progress struct {
+	Progress *BenchProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type BenchEvent_Sample struct {
+	Sample *BenchSample `protobuf:"bytes,2,opt,name=sample,proto3,oneof"`
+}
+
+type BenchEvent_Done struct {
+	Done *BenchDone `protobuf:"bytes,3,opt,name=done,proto3,oneof"`
+}
+
+func (*BenchEvent_Progress) isBenchEvent_Event() {}
+
+func (*BenchEvent_Sample) isBenchEvent_Event() {}
+
+func (*BenchEvent_Done) isBenchEvent_Event() {}
+
+type BenchProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Samples that were taken, and how many there will be.
+	Done  uint32 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Total uint32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// What is done now.
+	Step          string `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchProgress) Reset() {
+	*x = BenchProgress{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchProgress) ProtoMessage() {}
+
+func (x *BenchProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchProgress.ProtoReflect.Descriptor instead.
+func (*BenchProgress) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *BenchProgress) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *BenchProgress) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *BenchProgress) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+type BenchSample struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Topology string                 `protobuf:"bytes,1,opt,name=topology,proto3" json:"topology,omitempty"`
+	Workload string                 `protobuf:"bytes,2,opt,name=workload,proto3" json:"workload,omitempty"`
+	// From 1.
+	Round uint32 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
+	// By name, which ends in the unit: "msg/s", "p50-ns".
+	Metrics map[string]float64 `protobuf:"bytes,4,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Packets dropped, by where: "server:eth0".
+	Drops map[string]uint64 `protobuf:"bytes,5,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// An HDR histogram of nanoseconds, as its library encodes it; empty: none.
+	Latency       string `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchSample) Reset() {
+	*x = BenchSample{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchSample) ProtoMessage() {}
+
+func (x *BenchSample) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchSample.ProtoReflect.Descriptor instead.
+func (*BenchSample) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *BenchSample) GetTopology() string {
+	if x != nil {
+		return x.Topology
+	}
+	return ""
+}
+
+func (x *BenchSample) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *BenchSample) GetRound() uint32 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *BenchSample) GetMetrics() map[string]float64 {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *BenchSample) GetDrops() map[string]uint64 {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+func (x *BenchSample) GetLatency() string {
+	if x != nil {
+		return x.Latency
+	}
+	return ""
+}
+
+// BenchDone is the last event of a run that is complete.
+type BenchDone struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Network string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// The address by which the peer reached the VM; empty when none was needed.
+	NativeAddress string `protobuf:"bytes,2,opt,name=native_address,json=nativeAddress,proto3" json:"native_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchDone) Reset() {
+	*x = BenchDone{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchDone) ProtoMessage() {}
+
+func (x *BenchDone) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchDone.ProtoReflect.Descriptor instead.
+func (*BenchDone) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *BenchDone) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *BenchDone) GetNativeAddress() string {
+	if x != nil {
+		return x.NativeAddress
+	}
+	return ""
+}
+
+type PathRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required unless brfuse attached the pod, in one VM only.
+	Vm string `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// The name of an attached pod; or of a network namespace in the VM, its path or
+	// the id of a process in it; or with a runtime a container's ID or name.
+	Pod string `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	// Default: eth0, or the only one that is attached.
+	Interface string `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
+	// "docker", "containerd" or "podman".
+	Runtime string `protobuf:"bytes,4,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// The address of a destination. Default: where default routes lead to.
+	To            string `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathRequest) Reset() {
+	*x = PathRequest{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathRequest) ProtoMessage() {}
+
+func (x *PathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathRequest.ProtoReflect.Descriptor instead.
+func (*PathRequest) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *PathRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *PathRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *PathRequest) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *PathRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *PathRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type PathResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON: a Report of package internal/netpath. Texts from the guest in it are fit
+	// to be shown.
+	Report        string `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathResponse) Reset() {
+	*x = PathResponse{}
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathResponse) ProtoMessage() {}
+
+func (x *PathResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_brfuse_v1_brfuse_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathResponse.ProtoReflect.Descriptor instead.
+func (*PathResponse) Descriptor() ([]byte, []int) {
+	return file_brfuse_v1_brfuse_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *PathResponse) GetReport() string {
+	if x != nil {
+		return x.Report
+	}
+	return ""
 }
 
 var File_brfuse_v1_brfuse_proto protoreflect.FileDescriptor
@@ -2289,7 +3490,7 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x0fRemoveVMRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x12\n" +
-	"\x10RemoveVMResponse\"\xdb\x01\n" +
+	"\x10RemoveVMResponse\"\xcf\x02\n" +
 	"\aNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06bridge\x18\x02 \x01(\tR\x06bridge\x12\x1a\n" +
@@ -2300,7 +3501,13 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"masquerade\x18\x06 \x01(\bR\n" +
 	"masquerade\x12\x10\n" +
 	"\x03mtu\x18\a \x01(\rR\x03mtu\x12 \n" +
-	"\vattachments\x18\b \x01(\rR\vattachments\"D\n" +
+	"\vattachments\x18\b \x01(\rR\vattachments\x12\x12\n" +
+	"\x04kind\x18\t \x01(\tR\x04kind\x12\x10\n" +
+	"\x03vni\x18\n" +
+	" \x01(\rR\x03vni\x12\x16\n" +
+	"\x06uplink\x18\v \x01(\tR\x06uplink\x12\x12\n" +
+	"\x04vlan\x18\f \x01(\rR\x04vlan\x12 \n" +
+	"\vunaddressed\x18\r \x01(\bR\vunaddressed\"D\n" +
 	"\x14CreateNetworkRequest\x12,\n" +
 	"\anetwork\x18\x01 \x01(\v2\x12.brfuse.v1.NetworkR\anetwork\"\x15\n" +
 	"\x13ListNetworksRequest\"F\n" +
@@ -2308,7 +3515,7 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\bnetworks\x18\x01 \x03(\v2\x12.brfuse.v1.NetworkR\bnetworks\"*\n" +
 	"\x14RemoveNetworkRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveNetworkResponse\"\xbb\x02\n" +
+	"\x15RemoveNetworkResponse\"\xb4\x03\n" +
 	"\rAttachRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n" +
@@ -2322,10 +3529,14 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x10no_default_route\x18\n" +
 	" \x01(\bR\x0enoDefaultRoute\x12\x1c\n" +
 	"\tcontainer\x18\v \x01(\tR\tcontainer\x12\x18\n" +
-	"\aruntime\x18\f \x01(\tR\aruntime\"S\n" +
+	"\aruntime\x18\f \x01(\tR\aruntime\x12<\n" +
+	"\x06labels\x18\r \x03(\v2$.brfuse.v1.AttachRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\x06Timing\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x125\n" +
-	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xfb\x05\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xc4\x06\n" +
 	"\n" +
 	"Attachment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
@@ -2355,10 +3566,52 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\vegress_rate\x18\x17 \x01(\x04R\n" +
 	"egressRate\x12\x1a\n" +
 	"\bhandover\x18\x18 \x01(\bR\bhandover\x12\x16\n" +
-	"\x06device\x18\x19 \x01(\tR\x06device\x1a9\n" +
+	"\x06device\x18\x19 \x01(\tR\x06device\x12\x1e\n" +
+	"\n" +
+	"hypervisor\x18\x1a \x01(\tR\n" +
+	"hypervisor\x12'\n" +
+	"\x0fhypervisor_dead\x18\x1b \x01(\bR\x0ehypervisorDead\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x02\n" +
+	"\aService\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\rR\x06target\x12\x10\n" +
+	"\x03pod\x18\x06 \x01(\tR\x03pod\x126\n" +
+	"\x06labels\x18\a \x03(\v2\x1e.brfuse.v1.Service.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04mode\x18\b \x01(\tR\x04mode\x12\x14\n" +
+	"\x05ready\x18\t \x01(\rR\x05ready\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x0ePublishRequest\x12,\n" +
+	"\aservice\x18\x01 \x01(\v2\x12.brfuse.v1.ServiceR\aservice\"\x15\n" +
+	"\x13ListServicesRequest\"F\n" +
+	"\x14ListServicesResponse\x12.\n" +
+	"\bservices\x18\x01 \x03(\v2\x12.brfuse.v1.ServiceR\bservices\"&\n" +
+	"\x10UnpublishRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
+	"\x11UnpublishResponse\"\xfc\x01\n" +
+	"\n" +
+	"Hypervisor\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bunderlay\x18\x02 \x01(\tR\bunderlay\x12\x10\n" +
+	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x12\x10\n" +
+	"\x03api\x18\x04 \x01(\tR\x03api\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x124\n" +
+	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12 \n" +
+	"\vattachments\x18\b \x01(\rR\vattachments\x12\x12\n" +
+	"\x04self\x18\t \x01(\bR\x04self\"\x18\n" +
+	"\x16ListHypervisorsRequest\"R\n" +
+	"\x17ListHypervisorsResponse\x127\n" +
+	"\vhypervisors\x18\x01 \x03(\v2\x15.brfuse.v1.HypervisorR\vhypervisors\"-\n" +
+	"\x17RemoveHypervisorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1a\n" +
+	"\x18RemoveHypervisorResponse\"\x97\x01\n" +
 	"\rDetachRequest\x12\x10\n" +
 	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x0e\n" +
 	"\x02vm\x18\x02 \x01(\tR\x02vm\x12\x1c\n" +
@@ -2370,11 +3623,12 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\bdetached\x18\x01 \x03(\v2\x15.brfuse.v1.AttachmentR\bdetached\"\x1c\n" +
 	"\n" +
 	"GetRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"I\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"[\n" +
 	"\vListRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x18\n" +
-	"\anetwork\x18\x03 \x01(\tR\anetwork\"G\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\"G\n" +
 	"\fListResponse\x127\n" +
 	"\vattachments\x18\x01 \x03(\v2\x15.brfuse.v1.AttachmentR\vattachments\"\x0e\n" +
 	"\fWatchRequest\"C\n" +
@@ -2396,7 +3650,52 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06remedy\x18\x04 \x01(\tR\x06remedy\":\n" +
 	"\x0eDoctorResponse\x12(\n" +
-	"\x06checks\x18\x01 \x03(\v2\x10.brfuse.v1.CheckR\x06checks2\xc3\b\n" +
+	"\x06checks\x18\x01 \x03(\v2\x10.brfuse.v1.CheckR\x06checks\"\xd1\x01\n" +
+	"\fBenchRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x1e\n" +
+	"\n" +
+	"topologies\x18\x04 \x03(\tR\n" +
+	"topologies\x12\x16\n" +
+	"\x06rounds\x18\x05 \x01(\rR\x06rounds\x12-\n" +
+	"\x04time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x1c\n" +
+	"\tworkloads\x18\a \x03(\tR\tworkloads\"\xab\x01\n" +
+	"\n" +
+	"BenchEvent\x126\n" +
+	"\bprogress\x18\x01 \x01(\v2\x18.brfuse.v1.BenchProgressH\x00R\bprogress\x120\n" +
+	"\x06sample\x18\x02 \x01(\v2\x16.brfuse.v1.BenchSampleH\x00R\x06sample\x12*\n" +
+	"\x04done\x18\x03 \x01(\v2\x14.brfuse.v1.BenchDoneH\x00R\x04doneB\a\n" +
+	"\x05event\"M\n" +
+	"\rBenchProgress\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\rR\x04done\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\rR\x05total\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\tR\x04step\"\xe3\x02\n" +
+	"\vBenchSample\x12\x1a\n" +
+	"\btopology\x18\x01 \x01(\tR\btopology\x12\x1a\n" +
+	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x14\n" +
+	"\x05round\x18\x03 \x01(\rR\x05round\x12=\n" +
+	"\ametrics\x18\x04 \x03(\v2#.brfuse.v1.BenchSample.MetricsEntryR\ametrics\x127\n" +
+	"\x05drops\x18\x05 \x03(\v2!.brfuse.v1.BenchSample.DropsEntryR\x05drops\x12\x18\n" +
+	"\alatency\x18\x06 \x01(\tR\alatency\x1a:\n" +
+	"\fMetricsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"DropsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"L\n" +
+	"\tBenchDone\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12%\n" +
+	"\x0enative_address\x18\x02 \x01(\tR\rnativeAddress\"w\n" +
+	"\vPathRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x10\n" +
+	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\x12\x18\n" +
+	"\aruntime\x18\x04 \x01(\tR\aruntime\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\"&\n" +
+	"\fPathResponse\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\tR\x06report2\xc1\f\n" +
 	"\x06Brfuse\x12/\n" +
 	"\x05AddVM\x12\x17.brfuse.v1.AddVMRequest\x1a\r.brfuse.v1.VM\x12@\n" +
 	"\aListVMs\x12\x19.brfuse.v1.ListVMsRequest\x1a\x1a.brfuse.v1.ListVMsResponse\x12C\n" +
@@ -2409,13 +3708,20 @@ const file_brfuse_v1_brfuse_proto_rawDesc = "" +
 	"\x06Detach\x12\x18.brfuse.v1.DetachRequest\x1a\x19.brfuse.v1.DetachResponse\x123\n" +
 	"\x03Get\x12\x15.brfuse.v1.GetRequest\x1a\x15.brfuse.v1.Attachment\x127\n" +
 	"\x04List\x12\x16.brfuse.v1.ListRequest\x1a\x17.brfuse.v1.ListResponse\x129\n" +
-	"\x05Watch\x12\x17.brfuse.v1.WatchRequest\x1a\x15.brfuse.v1.WatchEvent0\x01\x125\n" +
+	"\x05Watch\x12\x17.brfuse.v1.WatchRequest\x1a\x15.brfuse.v1.WatchEvent0\x01\x128\n" +
+	"\aPublish\x12\x19.brfuse.v1.PublishRequest\x1a\x12.brfuse.v1.Service\x12O\n" +
+	"\fListServices\x12\x1e.brfuse.v1.ListServicesRequest\x1a\x1f.brfuse.v1.ListServicesResponse\x12F\n" +
+	"\tUnpublish\x12\x1b.brfuse.v1.UnpublishRequest\x1a\x1c.brfuse.v1.UnpublishResponse\x12X\n" +
+	"\x0fListHypervisors\x12!.brfuse.v1.ListHypervisorsRequest\x1a\".brfuse.v1.ListHypervisorsResponse\x12[\n" +
+	"\x10RemoveHypervisor\x12\".brfuse.v1.RemoveHypervisorRequest\x1a#.brfuse.v1.RemoveHypervisorResponse\x125\n" +
 	"\aSetPool\x12\x19.brfuse.v1.SetPoolRequest\x1a\x0f.brfuse.v1.Pool\x12F\n" +
 	"\tListPools\x12\x1b.brfuse.v1.ListPoolsRequest\x1a\x1c.brfuse.v1.ListPoolsResponse\x12I\n" +
 	"\n" +
 	"RemovePool\x12\x1c.brfuse.v1.RemovePoolRequest\x1a\x1d.brfuse.v1.RemovePoolResponse\x121\n" +
 	"\x02GC\x12\x14.brfuse.v1.GCRequest\x1a\x15.brfuse.v1.GCResponse\x12=\n" +
-	"\x06Doctor\x12\x18.brfuse.v1.DoctorRequest\x1a\x19.brfuse.v1.DoctorResponseB1Z/github.com/brfuse/brfuse/api/brfuse/v1;brfusev1b\x06proto3"
+	"\x06Doctor\x12\x18.brfuse.v1.DoctorRequest\x1a\x19.brfuse.v1.DoctorResponse\x129\n" +
+	"\x05Bench\x12\x17.brfuse.v1.BenchRequest\x1a\x15.brfuse.v1.BenchEvent0\x01\x127\n" +
+	"\x04Path\x12\x16.brfuse.v1.PathRequest\x1a\x17.brfuse.v1.PathResponseB1Z/github.com/brfuse/brfuse/api/brfuse/v1;brfusev1b\x06proto3"
 
 var (
 	file_brfuse_v1_brfuse_proto_rawDescOnce sync.Once
@@ -2429,101 +3735,149 @@ func file_brfuse_v1_brfuse_proto_rawDescGZIP() []byte {
 	return file_brfuse_v1_brfuse_proto_rawDescData
 }
 
-var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_brfuse_v1_brfuse_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_brfuse_v1_brfuse_proto_goTypes = []any{
-	(*VM)(nil),                    // 0: brfuse.v1.VM
-	(*AddVMRequest)(nil),          // 1: brfuse.v1.AddVMRequest
-	(*Pool)(nil),                  // 2: brfuse.v1.Pool
-	(*SetPoolRequest)(nil),        // 3: brfuse.v1.SetPoolRequest
-	(*ListPoolsRequest)(nil),      // 4: brfuse.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 5: brfuse.v1.ListPoolsResponse
-	(*RemovePoolRequest)(nil),     // 6: brfuse.v1.RemovePoolRequest
-	(*RemovePoolResponse)(nil),    // 7: brfuse.v1.RemovePoolResponse
-	(*MigrateVMRequest)(nil),      // 8: brfuse.v1.MigrateVMRequest
-	(*ListVMsRequest)(nil),        // 9: brfuse.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),       // 10: brfuse.v1.ListVMsResponse
-	(*RemoveVMRequest)(nil),       // 11: brfuse.v1.RemoveVMRequest
-	(*RemoveVMResponse)(nil),      // 12: brfuse.v1.RemoveVMResponse
-	(*Network)(nil),               // 13: brfuse.v1.Network
-	(*CreateNetworkRequest)(nil),  // 14: brfuse.v1.CreateNetworkRequest
-	(*ListNetworksRequest)(nil),   // 15: brfuse.v1.ListNetworksRequest
-	(*ListNetworksResponse)(nil),  // 16: brfuse.v1.ListNetworksResponse
-	(*RemoveNetworkRequest)(nil),  // 17: brfuse.v1.RemoveNetworkRequest
-	(*RemoveNetworkResponse)(nil), // 18: brfuse.v1.RemoveNetworkResponse
-	(*AttachRequest)(nil),         // 19: brfuse.v1.AttachRequest
-	(*Timing)(nil),                // 20: brfuse.v1.Timing
-	(*Attachment)(nil),            // 21: brfuse.v1.Attachment
-	(*DetachRequest)(nil),         // 22: brfuse.v1.DetachRequest
-	(*DetachResponse)(nil),        // 23: brfuse.v1.DetachResponse
-	(*GetRequest)(nil),            // 24: brfuse.v1.GetRequest
-	(*ListRequest)(nil),           // 25: brfuse.v1.ListRequest
-	(*ListResponse)(nil),          // 26: brfuse.v1.ListResponse
-	(*WatchRequest)(nil),          // 27: brfuse.v1.WatchRequest
-	(*WatchEvent)(nil),            // 28: brfuse.v1.WatchEvent
-	(*GCRequest)(nil),             // 29: brfuse.v1.GCRequest
-	(*GCResponse)(nil),            // 30: brfuse.v1.GCResponse
-	(*DoctorRequest)(nil),         // 31: brfuse.v1.DoctorRequest
-	(*Check)(nil),                 // 32: brfuse.v1.Check
-	(*DoctorResponse)(nil),        // 33: brfuse.v1.DoctorResponse
-	nil,                           // 34: brfuse.v1.Attachment.LabelsEntry
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*VM)(nil),                       // 0: brfuse.v1.VM
+	(*AddVMRequest)(nil),             // 1: brfuse.v1.AddVMRequest
+	(*Pool)(nil),                     // 2: brfuse.v1.Pool
+	(*SetPoolRequest)(nil),           // 3: brfuse.v1.SetPoolRequest
+	(*ListPoolsRequest)(nil),         // 4: brfuse.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),        // 5: brfuse.v1.ListPoolsResponse
+	(*RemovePoolRequest)(nil),        // 6: brfuse.v1.RemovePoolRequest
+	(*RemovePoolResponse)(nil),       // 7: brfuse.v1.RemovePoolResponse
+	(*MigrateVMRequest)(nil),         // 8: brfuse.v1.MigrateVMRequest
+	(*ListVMsRequest)(nil),           // 9: brfuse.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),          // 10: brfuse.v1.ListVMsResponse
+	(*RemoveVMRequest)(nil),          // 11: brfuse.v1.RemoveVMRequest
+	(*RemoveVMResponse)(nil),         // 12: brfuse.v1.RemoveVMResponse
+	(*Network)(nil),                  // 13: brfuse.v1.Network
+	(*CreateNetworkRequest)(nil),     // 14: brfuse.v1.CreateNetworkRequest
+	(*ListNetworksRequest)(nil),      // 15: brfuse.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),     // 16: brfuse.v1.ListNetworksResponse
+	(*RemoveNetworkRequest)(nil),     // 17: brfuse.v1.RemoveNetworkRequest
+	(*RemoveNetworkResponse)(nil),    // 18: brfuse.v1.RemoveNetworkResponse
+	(*AttachRequest)(nil),            // 19: brfuse.v1.AttachRequest
+	(*Timing)(nil),                   // 20: brfuse.v1.Timing
+	(*Attachment)(nil),               // 21: brfuse.v1.Attachment
+	(*Service)(nil),                  // 22: brfuse.v1.Service
+	(*PublishRequest)(nil),           // 23: brfuse.v1.PublishRequest
+	(*ListServicesRequest)(nil),      // 24: brfuse.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),     // 25: brfuse.v1.ListServicesResponse
+	(*UnpublishRequest)(nil),         // 26: brfuse.v1.UnpublishRequest
+	(*UnpublishResponse)(nil),        // 27: brfuse.v1.UnpublishResponse
+	(*Hypervisor)(nil),               // 28: brfuse.v1.Hypervisor
+	(*ListHypervisorsRequest)(nil),   // 29: brfuse.v1.ListHypervisorsRequest
+	(*ListHypervisorsResponse)(nil),  // 30: brfuse.v1.ListHypervisorsResponse
+	(*RemoveHypervisorRequest)(nil),  // 31: brfuse.v1.RemoveHypervisorRequest
+	(*RemoveHypervisorResponse)(nil), // 32: brfuse.v1.RemoveHypervisorResponse
+	(*DetachRequest)(nil),            // 33: brfuse.v1.DetachRequest
+	(*DetachResponse)(nil),           // 34: brfuse.v1.DetachResponse
+	(*GetRequest)(nil),               // 35: brfuse.v1.GetRequest
+	(*ListRequest)(nil),              // 36: brfuse.v1.ListRequest
+	(*ListResponse)(nil),             // 37: brfuse.v1.ListResponse
+	(*WatchRequest)(nil),             // 38: brfuse.v1.WatchRequest
+	(*WatchEvent)(nil),               // 39: brfuse.v1.WatchEvent
+	(*GCRequest)(nil),                // 40: brfuse.v1.GCRequest
+	(*GCResponse)(nil),               // 41: brfuse.v1.GCResponse
+	(*DoctorRequest)(nil),            // 42: brfuse.v1.DoctorRequest
+	(*Check)(nil),                    // 43: brfuse.v1.Check
+	(*DoctorResponse)(nil),           // 44: brfuse.v1.DoctorResponse
+	(*BenchRequest)(nil),             // 45: brfuse.v1.BenchRequest
+	(*BenchEvent)(nil),               // 46: brfuse.v1.BenchEvent
+	(*BenchProgress)(nil),            // 47: brfuse.v1.BenchProgress
+	(*BenchSample)(nil),              // 48: brfuse.v1.BenchSample
+	(*BenchDone)(nil),                // 49: brfuse.v1.BenchDone
+	(*PathRequest)(nil),              // 50: brfuse.v1.PathRequest
+	(*PathResponse)(nil),             // 51: brfuse.v1.PathResponse
+	nil,                              // 52: brfuse.v1.AttachRequest.LabelsEntry
+	nil,                              // 53: brfuse.v1.Attachment.LabelsEntry
+	nil,                              // 54: brfuse.v1.Service.LabelsEntry
+	nil,                              // 55: brfuse.v1.BenchSample.MetricsEntry
+	nil,                              // 56: brfuse.v1.BenchSample.DropsEntry
+	(*durationpb.Duration)(nil),      // 57: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
 }
 var file_brfuse_v1_brfuse_proto_depIdxs = []int32{
-	35, // 0: brfuse.v1.Pool.idle:type_name -> google.protobuf.Duration
-	35, // 1: brfuse.v1.SetPoolRequest.idle:type_name -> google.protobuf.Duration
+	57, // 0: brfuse.v1.Pool.idle:type_name -> google.protobuf.Duration
+	57, // 1: brfuse.v1.SetPoolRequest.idle:type_name -> google.protobuf.Duration
 	2,  // 2: brfuse.v1.ListPoolsResponse.pools:type_name -> brfuse.v1.Pool
-	35, // 3: brfuse.v1.MigrateVMRequest.timeout:type_name -> google.protobuf.Duration
+	57, // 3: brfuse.v1.MigrateVMRequest.timeout:type_name -> google.protobuf.Duration
 	0,  // 4: brfuse.v1.ListVMsResponse.vms:type_name -> brfuse.v1.VM
 	13, // 5: brfuse.v1.CreateNetworkRequest.network:type_name -> brfuse.v1.Network
 	13, // 6: brfuse.v1.ListNetworksResponse.networks:type_name -> brfuse.v1.Network
-	35, // 7: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
-	36, // 8: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
-	20, // 9: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
-	34, // 10: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
-	21, // 11: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
-	21, // 12: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
-	21, // 13: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
-	32, // 14: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
-	1,  // 15: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
-	9,  // 16: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
-	11, // 17: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
-	8,  // 18: brfuse.v1.Brfuse.MigrateVM:input_type -> brfuse.v1.MigrateVMRequest
-	14, // 19: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
-	15, // 20: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
-	17, // 21: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
-	19, // 22: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
-	22, // 23: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
-	24, // 24: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
-	25, // 25: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
-	27, // 26: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
-	3,  // 27: brfuse.v1.Brfuse.SetPool:input_type -> brfuse.v1.SetPoolRequest
-	4,  // 28: brfuse.v1.Brfuse.ListPools:input_type -> brfuse.v1.ListPoolsRequest
-	6,  // 29: brfuse.v1.Brfuse.RemovePool:input_type -> brfuse.v1.RemovePoolRequest
-	29, // 30: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
-	31, // 31: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
-	0,  // 32: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
-	10, // 33: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
-	12, // 34: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
-	0,  // 35: brfuse.v1.Brfuse.MigrateVM:output_type -> brfuse.v1.VM
-	13, // 36: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
-	16, // 37: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
-	18, // 38: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
-	21, // 39: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
-	23, // 40: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
-	21, // 41: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
-	26, // 42: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
-	28, // 43: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
-	2,  // 44: brfuse.v1.Brfuse.SetPool:output_type -> brfuse.v1.Pool
-	5,  // 45: brfuse.v1.Brfuse.ListPools:output_type -> brfuse.v1.ListPoolsResponse
-	7,  // 46: brfuse.v1.Brfuse.RemovePool:output_type -> brfuse.v1.RemovePoolResponse
-	30, // 47: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
-	33, // 48: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
-	32, // [32:49] is the sub-list for method output_type
-	15, // [15:32] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	52, // 7: brfuse.v1.AttachRequest.labels:type_name -> brfuse.v1.AttachRequest.LabelsEntry
+	57, // 8: brfuse.v1.Timing.duration:type_name -> google.protobuf.Duration
+	58, // 9: brfuse.v1.Attachment.created:type_name -> google.protobuf.Timestamp
+	20, // 10: brfuse.v1.Attachment.timings:type_name -> brfuse.v1.Timing
+	53, // 11: brfuse.v1.Attachment.labels:type_name -> brfuse.v1.Attachment.LabelsEntry
+	54, // 12: brfuse.v1.Service.labels:type_name -> brfuse.v1.Service.LabelsEntry
+	22, // 13: brfuse.v1.PublishRequest.service:type_name -> brfuse.v1.Service
+	22, // 14: brfuse.v1.ListServicesResponse.services:type_name -> brfuse.v1.Service
+	58, // 15: brfuse.v1.Hypervisor.started:type_name -> google.protobuf.Timestamp
+	28, // 16: brfuse.v1.ListHypervisorsResponse.hypervisors:type_name -> brfuse.v1.Hypervisor
+	21, // 17: brfuse.v1.DetachResponse.detached:type_name -> brfuse.v1.Attachment
+	21, // 18: brfuse.v1.ListResponse.attachments:type_name -> brfuse.v1.Attachment
+	21, // 19: brfuse.v1.WatchEvent.attachment:type_name -> brfuse.v1.Attachment
+	43, // 20: brfuse.v1.DoctorResponse.checks:type_name -> brfuse.v1.Check
+	57, // 21: brfuse.v1.BenchRequest.time:type_name -> google.protobuf.Duration
+	47, // 22: brfuse.v1.BenchEvent.progress:type_name -> brfuse.v1.BenchProgress
+	48, // 23: brfuse.v1.BenchEvent.sample:type_name -> brfuse.v1.BenchSample
+	49, // 24: brfuse.v1.BenchEvent.done:type_name -> brfuse.v1.BenchDone
+	55, // 25: brfuse.v1.BenchSample.metrics:type_name -> brfuse.v1.BenchSample.MetricsEntry
+	56, // 26: brfuse.v1.BenchSample.drops:type_name -> brfuse.v1.BenchSample.DropsEntry
+	1,  // 27: brfuse.v1.Brfuse.AddVM:input_type -> brfuse.v1.AddVMRequest
+	9,  // 28: brfuse.v1.Brfuse.ListVMs:input_type -> brfuse.v1.ListVMsRequest
+	11, // 29: brfuse.v1.Brfuse.RemoveVM:input_type -> brfuse.v1.RemoveVMRequest
+	8,  // 30: brfuse.v1.Brfuse.MigrateVM:input_type -> brfuse.v1.MigrateVMRequest
+	14, // 31: brfuse.v1.Brfuse.CreateNetwork:input_type -> brfuse.v1.CreateNetworkRequest
+	15, // 32: brfuse.v1.Brfuse.ListNetworks:input_type -> brfuse.v1.ListNetworksRequest
+	17, // 33: brfuse.v1.Brfuse.RemoveNetwork:input_type -> brfuse.v1.RemoveNetworkRequest
+	19, // 34: brfuse.v1.Brfuse.Attach:input_type -> brfuse.v1.AttachRequest
+	33, // 35: brfuse.v1.Brfuse.Detach:input_type -> brfuse.v1.DetachRequest
+	35, // 36: brfuse.v1.Brfuse.Get:input_type -> brfuse.v1.GetRequest
+	36, // 37: brfuse.v1.Brfuse.List:input_type -> brfuse.v1.ListRequest
+	38, // 38: brfuse.v1.Brfuse.Watch:input_type -> brfuse.v1.WatchRequest
+	23, // 39: brfuse.v1.Brfuse.Publish:input_type -> brfuse.v1.PublishRequest
+	24, // 40: brfuse.v1.Brfuse.ListServices:input_type -> brfuse.v1.ListServicesRequest
+	26, // 41: brfuse.v1.Brfuse.Unpublish:input_type -> brfuse.v1.UnpublishRequest
+	29, // 42: brfuse.v1.Brfuse.ListHypervisors:input_type -> brfuse.v1.ListHypervisorsRequest
+	31, // 43: brfuse.v1.Brfuse.RemoveHypervisor:input_type -> brfuse.v1.RemoveHypervisorRequest
+	3,  // 44: brfuse.v1.Brfuse.SetPool:input_type -> brfuse.v1.SetPoolRequest
+	4,  // 45: brfuse.v1.Brfuse.ListPools:input_type -> brfuse.v1.ListPoolsRequest
+	6,  // 46: brfuse.v1.Brfuse.RemovePool:input_type -> brfuse.v1.RemovePoolRequest
+	40, // 47: brfuse.v1.Brfuse.GC:input_type -> brfuse.v1.GCRequest
+	42, // 48: brfuse.v1.Brfuse.Doctor:input_type -> brfuse.v1.DoctorRequest
+	45, // 49: brfuse.v1.Brfuse.Bench:input_type -> brfuse.v1.BenchRequest
+	50, // 50: brfuse.v1.Brfuse.Path:input_type -> brfuse.v1.PathRequest
+	0,  // 51: brfuse.v1.Brfuse.AddVM:output_type -> brfuse.v1.VM
+	10, // 52: brfuse.v1.Brfuse.ListVMs:output_type -> brfuse.v1.ListVMsResponse
+	12, // 53: brfuse.v1.Brfuse.RemoveVM:output_type -> brfuse.v1.RemoveVMResponse
+	0,  // 54: brfuse.v1.Brfuse.MigrateVM:output_type -> brfuse.v1.VM
+	13, // 55: brfuse.v1.Brfuse.CreateNetwork:output_type -> brfuse.v1.Network
+	16, // 56: brfuse.v1.Brfuse.ListNetworks:output_type -> brfuse.v1.ListNetworksResponse
+	18, // 57: brfuse.v1.Brfuse.RemoveNetwork:output_type -> brfuse.v1.RemoveNetworkResponse
+	21, // 58: brfuse.v1.Brfuse.Attach:output_type -> brfuse.v1.Attachment
+	34, // 59: brfuse.v1.Brfuse.Detach:output_type -> brfuse.v1.DetachResponse
+	21, // 60: brfuse.v1.Brfuse.Get:output_type -> brfuse.v1.Attachment
+	37, // 61: brfuse.v1.Brfuse.List:output_type -> brfuse.v1.ListResponse
+	39, // 62: brfuse.v1.Brfuse.Watch:output_type -> brfuse.v1.WatchEvent
+	22, // 63: brfuse.v1.Brfuse.Publish:output_type -> brfuse.v1.Service
+	25, // 64: brfuse.v1.Brfuse.ListServices:output_type -> brfuse.v1.ListServicesResponse
+	27, // 65: brfuse.v1.Brfuse.Unpublish:output_type -> brfuse.v1.UnpublishResponse
+	30, // 66: brfuse.v1.Brfuse.ListHypervisors:output_type -> brfuse.v1.ListHypervisorsResponse
+	32, // 67: brfuse.v1.Brfuse.RemoveHypervisor:output_type -> brfuse.v1.RemoveHypervisorResponse
+	2,  // 68: brfuse.v1.Brfuse.SetPool:output_type -> brfuse.v1.Pool
+	5,  // 69: brfuse.v1.Brfuse.ListPools:output_type -> brfuse.v1.ListPoolsResponse
+	7,  // 70: brfuse.v1.Brfuse.RemovePool:output_type -> brfuse.v1.RemovePoolResponse
+	41, // 71: brfuse.v1.Brfuse.GC:output_type -> brfuse.v1.GCResponse
+	44, // 72: brfuse.v1.Brfuse.Doctor:output_type -> brfuse.v1.DoctorResponse
+	46, // 73: brfuse.v1.Brfuse.Bench:output_type -> brfuse.v1.BenchEvent
+	51, // 74: brfuse.v1.Brfuse.Path:output_type -> brfuse.v1.PathResponse
+	51, // [51:75] is the sub-list for method output_type
+	27, // [27:51] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_brfuse_v1_brfuse_proto_init() }
@@ -2531,13 +3885,18 @@ func file_brfuse_v1_brfuse_proto_init() {
 	if File_brfuse_v1_brfuse_proto != nil {
 		return
 	}
+	file_brfuse_v1_brfuse_proto_msgTypes[46].OneofWrappers = []any{
+		(*BenchEvent_Progress)(nil),
+		(*BenchEvent_Sample)(nil),
+		(*BenchEvent_Done)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_brfuse_v1_brfuse_proto_rawDesc), len(file_brfuse_v1_brfuse_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

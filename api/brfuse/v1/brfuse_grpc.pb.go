@@ -23,23 +23,30 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Brfuse_AddVM_FullMethodName         = "/brfuse.v1.Brfuse/AddVM"
-	Brfuse_ListVMs_FullMethodName       = "/brfuse.v1.Brfuse/ListVMs"
-	Brfuse_RemoveVM_FullMethodName      = "/brfuse.v1.Brfuse/RemoveVM"
-	Brfuse_MigrateVM_FullMethodName     = "/brfuse.v1.Brfuse/MigrateVM"
-	Brfuse_CreateNetwork_FullMethodName = "/brfuse.v1.Brfuse/CreateNetwork"
-	Brfuse_ListNetworks_FullMethodName  = "/brfuse.v1.Brfuse/ListNetworks"
-	Brfuse_RemoveNetwork_FullMethodName = "/brfuse.v1.Brfuse/RemoveNetwork"
-	Brfuse_Attach_FullMethodName        = "/brfuse.v1.Brfuse/Attach"
-	Brfuse_Detach_FullMethodName        = "/brfuse.v1.Brfuse/Detach"
-	Brfuse_Get_FullMethodName           = "/brfuse.v1.Brfuse/Get"
-	Brfuse_List_FullMethodName          = "/brfuse.v1.Brfuse/List"
-	Brfuse_Watch_FullMethodName         = "/brfuse.v1.Brfuse/Watch"
-	Brfuse_SetPool_FullMethodName       = "/brfuse.v1.Brfuse/SetPool"
-	Brfuse_ListPools_FullMethodName     = "/brfuse.v1.Brfuse/ListPools"
-	Brfuse_RemovePool_FullMethodName    = "/brfuse.v1.Brfuse/RemovePool"
-	Brfuse_GC_FullMethodName            = "/brfuse.v1.Brfuse/GC"
-	Brfuse_Doctor_FullMethodName        = "/brfuse.v1.Brfuse/Doctor"
+	Brfuse_AddVM_FullMethodName            = "/brfuse.v1.Brfuse/AddVM"
+	Brfuse_ListVMs_FullMethodName          = "/brfuse.v1.Brfuse/ListVMs"
+	Brfuse_RemoveVM_FullMethodName         = "/brfuse.v1.Brfuse/RemoveVM"
+	Brfuse_MigrateVM_FullMethodName        = "/brfuse.v1.Brfuse/MigrateVM"
+	Brfuse_CreateNetwork_FullMethodName    = "/brfuse.v1.Brfuse/CreateNetwork"
+	Brfuse_ListNetworks_FullMethodName     = "/brfuse.v1.Brfuse/ListNetworks"
+	Brfuse_RemoveNetwork_FullMethodName    = "/brfuse.v1.Brfuse/RemoveNetwork"
+	Brfuse_Attach_FullMethodName           = "/brfuse.v1.Brfuse/Attach"
+	Brfuse_Detach_FullMethodName           = "/brfuse.v1.Brfuse/Detach"
+	Brfuse_Get_FullMethodName              = "/brfuse.v1.Brfuse/Get"
+	Brfuse_List_FullMethodName             = "/brfuse.v1.Brfuse/List"
+	Brfuse_Watch_FullMethodName            = "/brfuse.v1.Brfuse/Watch"
+	Brfuse_Publish_FullMethodName          = "/brfuse.v1.Brfuse/Publish"
+	Brfuse_ListServices_FullMethodName     = "/brfuse.v1.Brfuse/ListServices"
+	Brfuse_Unpublish_FullMethodName        = "/brfuse.v1.Brfuse/Unpublish"
+	Brfuse_ListHypervisors_FullMethodName  = "/brfuse.v1.Brfuse/ListHypervisors"
+	Brfuse_RemoveHypervisor_FullMethodName = "/brfuse.v1.Brfuse/RemoveHypervisor"
+	Brfuse_SetPool_FullMethodName          = "/brfuse.v1.Brfuse/SetPool"
+	Brfuse_ListPools_FullMethodName        = "/brfuse.v1.Brfuse/ListPools"
+	Brfuse_RemovePool_FullMethodName       = "/brfuse.v1.Brfuse/RemovePool"
+	Brfuse_GC_FullMethodName               = "/brfuse.v1.Brfuse/GC"
+	Brfuse_Doctor_FullMethodName           = "/brfuse.v1.Brfuse/Doctor"
+	Brfuse_Bench_FullMethodName            = "/brfuse.v1.Brfuse/Bench"
+	Brfuse_Path_FullMethodName             = "/brfuse.v1.Brfuse/Path"
 )
 
 // BrfuseClient is the client API for Brfuse service.
@@ -71,6 +78,15 @@ type BrfuseClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Watch sends all attachments, then each change.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
+	// Publish makes a port of pods reachable by a port of the hypervisors. To publish
+	// the same again is no error.
+	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*Service, error)
+	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
+	Unpublish(ctx context.Context, in *UnpublishRequest, opts ...grpc.CallOption) (*UnpublishResponse, error)
+	// ListHypervisors tells which hypervisors share the store, and which are alive.
+	ListHypervisors(ctx context.Context, in *ListHypervisorsRequest, opts ...grpc.CallOption) (*ListHypervisorsResponse, error)
+	// RemoveHypervisor releases all that a dead hypervisor holds, and forgets it.
+	RemoveHypervisor(ctx context.Context, in *RemoveHypervisorRequest, opts ...grpc.CallOption) (*RemoveHypervisorResponse, error)
 	// SetPool keeps vNICs of a network plugged in a VM, for attaches to take. To set
 	// it again changes it.
 	SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Pool, error)
@@ -82,6 +98,12 @@ type BrfuseClient interface {
 	GC(ctx context.Context, in *GCRequest, opts ...grpc.CallOption) (*GCResponse, error)
 	// Doctor checks the host and every VM.
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
+	// Bench measures the network between two VMs, and what pods with vNICs of their
+	// own have of it. It tells how far it is, and each sample; when it ends, for what
+	// reason ever, all is removed that it made.
+	Bench(ctx context.Context, in *BenchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BenchEvent], error)
+	// Path tells what a packet of a pod crosses on both sides, with counters.
+	Path(ctx context.Context, in *PathRequest, opts ...grpc.CallOption) (*PathResponse, error)
 }
 
 type brfuseClient struct {
@@ -221,6 +243,56 @@ func (c *brfuseClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Brfuse_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 
+func (c *brfuseClient) Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*Service, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Service)
+	err := c.cc.Invoke(ctx, Brfuse_Publish_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListServicesResponse)
+	err := c.cc.Invoke(ctx, Brfuse_ListServices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) Unpublish(ctx context.Context, in *UnpublishRequest, opts ...grpc.CallOption) (*UnpublishResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnpublishResponse)
+	err := c.cc.Invoke(ctx, Brfuse_Unpublish_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) ListHypervisors(ctx context.Context, in *ListHypervisorsRequest, opts ...grpc.CallOption) (*ListHypervisorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHypervisorsResponse)
+	err := c.cc.Invoke(ctx, Brfuse_ListHypervisors_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brfuseClient) RemoveHypervisor(ctx context.Context, in *RemoveHypervisorRequest, opts ...grpc.CallOption) (*RemoveHypervisorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveHypervisorResponse)
+	err := c.cc.Invoke(ctx, Brfuse_RemoveHypervisor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *brfuseClient) SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Pool, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Pool)
@@ -271,6 +343,35 @@ func (c *brfuseClient) Doctor(ctx context.Context, in *DoctorRequest, opts ...gr
 	return out, nil
 }
 
+func (c *brfuseClient) Bench(ctx context.Context, in *BenchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BenchEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Brfuse_ServiceDesc.Streams[1], Brfuse_Bench_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BenchRequest, BenchEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Brfuse_BenchClient = grpc.ServerStreamingClient[BenchEvent]
+
+func (c *brfuseClient) Path(ctx context.Context, in *PathRequest, opts ...grpc.CallOption) (*PathResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PathResponse)
+	err := c.cc.Invoke(ctx, Brfuse_Path_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BrfuseServer is the server API for Brfuse service.
 // All implementations must embed UnimplementedBrfuseServer
 // for forward compatibility.
@@ -300,6 +401,15 @@ type BrfuseServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch sends all attachments, then each change.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
+	// Publish makes a port of pods reachable by a port of the hypervisors. To publish
+	// the same again is no error.
+	Publish(context.Context, *PublishRequest) (*Service, error)
+	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
+	Unpublish(context.Context, *UnpublishRequest) (*UnpublishResponse, error)
+	// ListHypervisors tells which hypervisors share the store, and which are alive.
+	ListHypervisors(context.Context, *ListHypervisorsRequest) (*ListHypervisorsResponse, error)
+	// RemoveHypervisor releases all that a dead hypervisor holds, and forgets it.
+	RemoveHypervisor(context.Context, *RemoveHypervisorRequest) (*RemoveHypervisorResponse, error)
 	// SetPool keeps vNICs of a network plugged in a VM, for attaches to take. To set
 	// it again changes it.
 	SetPool(context.Context, *SetPoolRequest) (*Pool, error)
@@ -311,6 +421,12 @@ type BrfuseServer interface {
 	GC(context.Context, *GCRequest) (*GCResponse, error)
 	// Doctor checks the host and every VM.
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
+	// Bench measures the network between two VMs, and what pods with vNICs of their
+	// own have of it. It tells how far it is, and each sample; when it ends, for what
+	// reason ever, all is removed that it made.
+	Bench(*BenchRequest, grpc.ServerStreamingServer[BenchEvent]) error
+	// Path tells what a packet of a pod crosses on both sides, with counters.
+	Path(context.Context, *PathRequest) (*PathResponse, error)
 	mustEmbedUnimplementedBrfuseServer()
 }
 
@@ -357,6 +473,21 @@ func (UnimplementedBrfuseServer) List(context.Context, *ListRequest) (*ListRespo
 func (UnimplementedBrfuseServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
+func (UnimplementedBrfuseServer) Publish(context.Context, *PublishRequest) (*Service, error) {
+	return nil, status.Error(codes.Unimplemented, "method Publish not implemented")
+}
+func (UnimplementedBrfuseServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
+}
+func (UnimplementedBrfuseServer) Unpublish(context.Context, *UnpublishRequest) (*UnpublishResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Unpublish not implemented")
+}
+func (UnimplementedBrfuseServer) ListHypervisors(context.Context, *ListHypervisorsRequest) (*ListHypervisorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHypervisors not implemented")
+}
+func (UnimplementedBrfuseServer) RemoveHypervisor(context.Context, *RemoveHypervisorRequest) (*RemoveHypervisorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveHypervisor not implemented")
+}
 func (UnimplementedBrfuseServer) SetPool(context.Context, *SetPoolRequest) (*Pool, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetPool not implemented")
 }
@@ -371,6 +502,12 @@ func (UnimplementedBrfuseServer) GC(context.Context, *GCRequest) (*GCResponse, e
 }
 func (UnimplementedBrfuseServer) Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Doctor not implemented")
+}
+func (UnimplementedBrfuseServer) Bench(*BenchRequest, grpc.ServerStreamingServer[BenchEvent]) error {
+	return status.Error(codes.Unimplemented, "method Bench not implemented")
+}
+func (UnimplementedBrfuseServer) Path(context.Context, *PathRequest) (*PathResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Path not implemented")
 }
 func (UnimplementedBrfuseServer) mustEmbedUnimplementedBrfuseServer() {}
 func (UnimplementedBrfuseServer) testEmbeddedByValue()                {}
@@ -602,6 +739,96 @@ func _Brfuse_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Brfuse_WatchServer = grpc.ServerStreamingServer[WatchEvent]
 
+func _Brfuse_Publish_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PublishRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).Publish(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_Publish_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).Publish(ctx, req.(*PublishRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_ListServices_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListServicesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).ListServices(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_ListServices_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).ListServices(ctx, req.(*ListServicesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_Unpublish_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnpublishRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).Unpublish(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_Unpublish_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).Unpublish(ctx, req.(*UnpublishRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_ListHypervisors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListHypervisorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).ListHypervisors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_ListHypervisors_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).ListHypervisors(ctx, req.(*ListHypervisorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Brfuse_RemoveHypervisor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveHypervisorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).RemoveHypervisor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_RemoveHypervisor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).RemoveHypervisor(ctx, req.(*RemoveHypervisorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Brfuse_SetPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetPoolRequest)
 	if err := dec(in); err != nil {
@@ -692,6 +919,35 @@ func _Brfuse_Doctor_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Brfuse_Bench_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BenchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(BrfuseServer).Bench(m, &grpc.GenericServerStream[BenchRequest, BenchEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Brfuse_BenchServer = grpc.ServerStreamingServer[BenchEvent]
+
+func _Brfuse_Path_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PathRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrfuseServer).Path(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Brfuse_Path_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrfuseServer).Path(ctx, req.(*PathRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Brfuse_ServiceDesc is the grpc.ServiceDesc for Brfuse service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -744,6 +1000,26 @@ var Brfuse_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Brfuse_List_Handler,
 		},
 		{
+			MethodName: "Publish",
+			Handler:    _Brfuse_Publish_Handler,
+		},
+		{
+			MethodName: "ListServices",
+			Handler:    _Brfuse_ListServices_Handler,
+		},
+		{
+			MethodName: "Unpublish",
+			Handler:    _Brfuse_Unpublish_Handler,
+		},
+		{
+			MethodName: "ListHypervisors",
+			Handler:    _Brfuse_ListHypervisors_Handler,
+		},
+		{
+			MethodName: "RemoveHypervisor",
+			Handler:    _Brfuse_RemoveHypervisor_Handler,
+		},
+		{
 			MethodName: "SetPool",
 			Handler:    _Brfuse_SetPool_Handler,
 		},
@@ -763,11 +1039,20 @@ var Brfuse_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Doctor",
 			Handler:    _Brfuse_Doctor_Handler,
 		},
+		{
+			MethodName: "Path",
+			Handler:    _Brfuse_Path_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _Brfuse_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Bench",
+			Handler:       _Brfuse_Bench_Handler,
 			ServerStreams: true,
 		},
 	},

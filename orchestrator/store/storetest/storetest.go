@@ -19,7 +19,15 @@ import (
 
 var errAbort = errors.New("abort")
 
-// Run tests the stores that open returns; each is empty, and closed by Run.
+// Forgetter is a store that keeps its history until it is told to forget it. Others
+// forget by themselves.
+type Forgetter interface {
+	// Forget forgets the events before the present revision.
+	Forget(t *testing.T)
+}
+
+// Run tests the stores that open returns; each is empty, closed by Run, and written
+// to by nobody else.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	t.Helper()
 	tests := []struct {
@@ -35,16 +43,20 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"values are copies", testCopies},
 		{"context", testContext},
 		{"concurrent updates", testConcurrent},
+		{"delete a prefix", testDeletePrefix},
+		{"no phantoms", testPhantoms},
+		{"first free", testFirstFree},
 		{"watch", testWatch},
 		{"watch resumes", testWatchResumes},
 		{"watch from now", testWatchFromNow},
+		{"watch ends in its loop", testWatchEnds},
 		{"watch is compacted", testWatchCompacted},
 		{"watchers do not block", testSlowWatcher},
 		{"close", testClose},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
-			s := open(t)
+			s := fromZero(t, open(t))
 			defer s.Close()
 			c.fn(t, s)
 		})
@@ -278,28 +290,83 @@ func testWatchFromNow(t *testing.T, s store.Store) {
 	}
 }
 
+// testWatchEnds ends a watch's context in the body of the loop, which then leaves
+// it, or goes on.
+func testWatchEnds(t *testing.T, s store.Store) {
+	t.Helper()
+	rev := put(t, s, "a")
+	for _, leave := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var errs []error
+		for _, err := range s.Watch(ctx, "a", rev) {
+			errs = append(errs, err)
+			cancel()
+			if leave {
+				break
+			}
+		}
+		cancel()
+		if require.NoError(t, errs[0]); !leave {
+			require.Len(t, errs, 2)
+			require.ErrorIs(t, errs[1], context.Canceled)
+		}
+	}
+}
+
 func testWatchCompacted(t *testing.T, s store.Store) {
 	t.Helper()
-	big := make([]string, 1500)
-	for i := range big {
-		big[i] = fmt.Sprintf("k%04d", i)
-	}
 	first := put(t, s, "first")
-	for range 3 {
-		put(t, s, big...)
+	var last int64
+	for i := range 45 { // more than a feed keeps
+		last = put(t, s, many(fmt.Sprintf("k%02d/", i), 100)...)
+	}
+	from := first + 1
+	f, tells := s.(*relative).Store.(Forgetter)
+	if tells {
+		put(t, s, "gone")
+		last = update(t, s, func(tx store.Tx) error { return tx.Delete("gone") })
+		f.Forget(t)
+		put(t, s, "after")
+		from = last - 1
 	}
 	var got error
 	for _, err := range s.Watch(t.Context(), "", first) {
 		got = err
 	}
 	require.ErrorIs(t, got, store.ErrCompacted)
-	last := put(t, s, "last")
-	assert.Equal(t, "+last=value of last@5", collect(t, s, "last", last, 1))
-	for ev, err := range s.Watch(t.Context(), "", last-1) {
-		require.NoError(t, err)
-		assert.Equal(t, "k0000", ev.Key, "a revision is forgotten as a whole or not at all")
-		break
+	ev, err := next(t, s, from)
+	for ; errors.Is(err, store.ErrCompacted) && from <= last; ev, err = next(t, s, from) {
+		from++
 	}
+	require.NoError(t, err)
+	assert.Equal(t, from, ev.Rev)
+	if tells {
+		assert.Equal(t, "after", ev.Key, "what is not forgotten begins after the last deletion")
+	} else {
+		assert.Regexp(t, "^k../000$", ev.Key, "a revision is forgotten as a whole or not at all")
+	}
+	rev := put(t, s, "last")
+	assert.Equal(t, fmt.Sprintf("+last=value of last@%d", rev), collect(t, s, "last", rev, 1))
+}
+
+// next returns the first event of a watch.
+func next(t *testing.T, s store.Store, from int64) (store.Event, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for ev, err := range s.Watch(ctx, "", from) {
+		return ev, err
+	}
+	return store.Event{}, errors.New("the watch ended without an error")
+}
+
+// many returns n keys that begin with prefix.
+func many(prefix string, n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%s%03d", prefix, i)
+	}
+	return keys
 }
 
 func testSlowWatcher(t *testing.T, s store.Store) {

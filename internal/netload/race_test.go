@@ -1,0 +1,5 @@
+//go:build race
+
+package netload
+
+const raceEnabled = true
