@@ -7,6 +7,11 @@
 // privilege for it. A network is a Linux bridge with the gateways' addresses on
 // it; traffic that leaves the host may be masqueraded.
 //
+// A network may also be a bridge on a VLAN of an uplink, whose routers are out there, or
+// have a macvtap of the uplink for each vNIC in place of tap and bridge: see
+// [vnic.NetworkKind]. A macvtap lasts until it is deleted, as libvirt's taps do, and goes
+// with its uplink. The filter is the same.
+//
 // # What is left when something dies
 //
 // A tap exists as long as a process holds one of its descriptors, and those of a

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 
 	"github.com/brfuse/brfuse/hostside/internal/backend"
 	"github.com/brfuse/brfuse/hostside/internal/guard"
 	"github.com/brfuse/brfuse/hostside/internal/libvirtvm"
+	"github.com/brfuse/brfuse/hostside/internal/overlay"
 	"github.com/brfuse/brfuse/hostside/internal/port"
 	"github.com/brfuse/brfuse/hostside/internal/qmpvm"
+	"github.com/brfuse/brfuse/hostside/internal/queue"
 	"github.com/brfuse/brfuse/hostside/internal/reserve"
 	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/internal/rtnl"
@@ -22,6 +25,9 @@ import (
 type Config struct {
 	// Log gets what happens. Default: [slog.Default].
 	Log *slog.Logger
+	// Underlay is this hypervisor's address between the hypervisors, which overlays
+	// tunnel from. Default: networks can't be overlays.
+	Underlay netip.Addr
 }
 
 // Host is the hypervisor's half of brfuse. It is safe for concurrent use: calls
@@ -31,10 +37,11 @@ type Host struct {
 	dial      dialFunc
 	links     *port.Links
 	guard     *guard.Guard
-	events    *eventQueue
+	events    *queue.Queue[vnic.Event]
 	watch     *linkWatch
 	reserved  *reserve.Ports
 	conntrack *rtnl.Conntrack
+	overlay   *overlay.Overlay // nil without an underlay
 	ids       keylock.Locks[vnic.ID]
 
 	// life ends with Close. It is the Host's own and belongs to no call: the
@@ -46,7 +53,8 @@ type Host struct {
 	closed   bool
 	vms      map[string]*vm
 	networks map[string]vnic.Network
-	moving   map[string]bool // VMs that are being moved
+	stands   map[string][]netip.Prefix // the hypervisor's addresses in overlays, by network
+	moving   map[string]bool           // VMs that are being moved
 }
 
 // dialFunc connects to a VM's hypervisor process.
@@ -79,19 +87,28 @@ func newHost(cfg Config, dial dialFunc) (*Host, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open host: %w", err), g.Close(), links.Close())
 	}
+	var tunnels *overlay.Overlay
+	if cfg.Underlay.IsValid() {
+		if tunnels, err = overlay.New(overlay.Config{Local: cfg.Underlay, Log: cfg.Log}); err != nil {
+			conntrack.Close()
+			return nil, errors.Join(fmt.Errorf("open host: %w", err), g.Close(), links.Close())
+		}
+	}
 	life, stop := context.WithCancel(context.Background())
 	h := &Host{
-		log: cfg.Log, dial: dial, links: links, guard: g, events: newEventQueue(), life: life, stop: stop,
+		overlay: tunnels,
+		log:     cfg.Log, dial: dial, links: links, guard: g, events: queue.New[vnic.Event](), life: life, stop: stop,
 		reserved: reserve.New(cfg.Log, links.Inside), conntrack: conntrack,
-		vms: make(map[string]*vm), networks: make(map[string]vnic.Network), moving: make(map[string]bool),
+		vms: make(map[string]*vm), networks: make(map[string]vnic.Network), stands: make(map[string][]netip.Prefix), moving: make(map[string]bool),
 	}
 	if h.watch, err = newLinkWatch(h); err != nil {
 		stop()
-		h.events.close()
+		h.events.Drop()
 		conntrack.Close()
-		return nil, errors.Join(fmt.Errorf("open host: %w", err), g.Close(), links.Close())
+		return nil, errors.Join(fmt.Errorf("open host: %w", err), closeOverlay(tunnels), g.Close(), links.Close())
 	}
 	h.reserveAgain(life)
+	h.reserveServicesAgain(life)
 	return h, nil
 }
 
@@ -105,7 +122,7 @@ func Probe() error { return guard.Probe() }
 // tells that the agent closed its port. EventVMUp also comes when someone else
 // deleted taps of a VM or took them from their bridge. Events wait as long as it
 // takes until they are read. The channel is closed by Close.
-func (h *Host) Events() <-chan vnic.Event { return h.events.out }
+func (h *Host) Events() <-chan vnic.Event { return h.events.Out() }
 
 // Close ends the connections to the VMs. Everything that is plugged stays, and
 // ports stay published; only nobody keeps other programs from them.
@@ -121,25 +138,36 @@ func (h *Host) Close() error {
 		<-v.done
 	}
 	err := h.watch.close()
-	h.events.close()
+	h.events.Drop()
 	h.reserved.Close()
 	h.conntrack.Close()
-	return errors.Join(err, h.guard.Close(), h.links.Close())
+	return errors.Join(err, closeOverlay(h.overlay), h.guard.Close(), h.links.Close())
+}
+
+func closeOverlay(o *overlay.Overlay) error {
+	if o == nil {
+		return nil
+	}
+	return o.Close()
 }
 
 // SetNetwork makes sure that the network is there: its bridge, the gateways'
-// addresses on it, forwarding, masquerading. It may be repeated, and then
-// repairs what differs. A bridge of that name that is not brfuse's is a
-// [vnic.ErrConflict]; a kernel without what is needed, [vnic.ErrUnsupported].
+// addresses on it, forwarding, masquerading; see [vnic.NetworkKind] for what kinds of
+// networks have of that. It may be repeated, and then repairs what differs. A bridge of
+// that name that is not brfuse's is a [vnic.ErrConflict]; a missing uplink,
+// [vnic.ErrInvalid]; a kernel without what is needed, [vnic.ErrUnsupported].
 func (h *Host) SetNetwork(ctx context.Context, n vnic.Network) error {
 	n, err := n.Complete()
 	if err != nil {
 		return err
 	}
-	if err := h.links.SetNetwork(ctx, n); err != nil {
+	if err := h.links.SetNetwork(ctx, n, h.hostAddresses(n.Name)...); err != nil {
 		return err
 	}
 	if err := h.guard.SetNetwork(ctx, n); err != nil {
+		return err
+	}
+	if err := h.setOverlay(ctx, n); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -166,8 +194,11 @@ func (h *Host) warn(ctx context.Context, n vnic.Network) {
 // [vnic.ErrInUse]. A network that is gone is no error. Name and bridge are all
 // that n needs to have.
 func (h *Host) RemoveNetwork(ctx context.Context, n vnic.Network) error {
-	if n.Bridge == "" {
+	if n.Bridge == "" { // one of macvtaps has none of that name
 		n.Bridge = vnic.BridgeName(n.Name)
+	}
+	if err := h.removeOverlay(ctx, n); err != nil {
+		return err
 	}
 	if err := h.links.RemoveNetwork(ctx, n); err != nil {
 		return err

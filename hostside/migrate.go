@@ -19,12 +19,15 @@ type seated interface{ Seat() *qmpvm.Seat }
 
 // CheckMigration tells whether a migration can be begun, and changes nothing.
 //
-// Errors: [vnic.ErrUnknownVM]; [vnic.ErrUnsupported] for a VM of libvirt;
+// Errors: [vnic.ErrUnknownVM]; [vnic.ErrUnsupported] for a VM of libvirt or with a macvtap;
 // [vnic.ErrVMGone] when one of both processes is not there; [vnic.ErrInvalid] when
 // both are one, or one is not in the state for it; [vnic.ErrDiffers] when the
 // machines do; [vnic.ErrConflict] when the VM has other vNICs than the order says.
 func (h *Host) CheckMigration(ctx context.Context, m vnic.Migration) error {
 	v, err := h.vm(m.From.Name)
+	if err == nil {
+		err = h.checkMovable(m.VNICs)
+	}
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (h *Host) unparkLocked(ctx context.Context, n vnic.Network, p vnic.Plug) er
 
 // admit lets a vNIC into its network: what it may do first, then the bridge.
 func (h *Host) admit(ctx context.Context, n vnic.Network, p vnic.Plug) error {
-	if err := h.filter(ctx, p, &undo{}); err != nil {
+	if err := h.filter(ctx, n, p, &undo{}); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("unpark.guard"); err != nil {

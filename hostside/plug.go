@@ -1,6 +1,7 @@
 package hostside
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (h *Host) checkPlug(p vnic.Plug) (vnic.Plug, vnic.Network, *vm, error) {
 	if p.Queues < 1 || p.Queues > vnic.MaxQueues {
 		return p, n, nil, fmt.Errorf("queues %d is not in 1-%d: %w", p.Queues, vnic.MaxQueues, vnic.ErrInvalid)
 	}
-	if err := checkOptions(p); err != nil {
+	if err := cmp.Or(checkOptions(p), checkKind(p, n, v.VM)); err != nil {
 		return p, n, nil, err
 	}
 	return p, n, v, nil
@@ -88,12 +89,12 @@ func (h *Host) plugLocked(ctx context.Context, v *vm, n vnic.Network, p vnic.Plu
 			steps.run(ctx)
 		}
 	}()
-	tap, err := h.links.OpenTap(ctx, p)
+	tap, err := h.openTap(ctx, n, p)
 	if errors.Is(err, fs.ErrExist) {
 		if slot, ok, err := h.again(ctx, v, n, p); ok || err != nil {
 			return slot, err
 		}
-		tap, err = h.links.OpenTap(ctx, p)
+		tap, err = h.openTap(ctx, n, p)
 	}
 	if err != nil {
 		return "", err
@@ -124,7 +125,7 @@ func (h *Host) plugLocked(ctx context.Context, v *vm, n vnic.Network, p vnic.Plu
 
 // wire puts the filter in force, with ports and bandwidth, and makes the tap a port.
 func (h *Host) wire(ctx context.Context, n vnic.Network, p vnic.Plug, steps *undo) error {
-	if err := h.filter(ctx, p, steps); err != nil {
+	if err := h.filter(ctx, n, p, steps); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("plug.guard"); err != nil {

@@ -54,10 +54,11 @@ func (h *Host) Ports(ctx context.Context, vmName string) ([]vnic.Port, error) {
 	return ports, nil
 }
 
-// bridged tells whether a tap is up and a port of its network's bridge.
+// bridged tells whether a tap is up and a port of its network's bridge. A macvtap needs
+// none.
 func (h *Host) bridged(t port.TapState) bool {
 	n, err := h.network(t.Network)
-	return t.Up && t.Bridge != "" && (err != nil || t.Bridge == n.Bridge)
+	return t.Up && (t.Direct || t.Bridge != "") && (err != nil || t.Bridge == n.Bridge)
 }
 
 // ownerless returns the taps, and what the packet filter allows, of no VM.

@@ -45,8 +45,11 @@ func checkOptions(p vnic.Plug) error {
 
 // filter puts the filter of a vNIC in force, and with it its ports and what it may
 // send and receive. What fails leaves the ports that were there before.
-func (h *Host) filter(ctx context.Context, p vnic.Plug, steps *undo) error {
-	now := guard.Port{Tap: p.ID.TapName(), MAC: p.MAC, Addresses: p.Addresses, Limit: guard.LimitOf(p.Bandwidth.Egress)}
+func (h *Host) filter(ctx context.Context, n vnic.Network, p vnic.Plug, steps *undo) error {
+	now := guard.Port{
+		Tap: p.ID.TapName(), MAC: p.MAC, Addresses: p.Addresses, Limit: guard.LimitOf(p.Bandwidth.Egress),
+		Open: n.Unaddressed, Direct: n.Kind == vnic.KindMacvtap,
+	}
 	var err error
 	if now.Published, err = guard.Publish(p.Ports, p.Addresses); err != nil {
 		return err

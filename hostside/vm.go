@@ -178,7 +178,7 @@ func (h *Host) keep(ctx context.Context, v *vm) {
 			since := time.Now()
 			h.log.Info("vm is up", "vm", v.Name)
 			v.set(b, nil)
-			h.events.send(vnic.Event{Kind: vnic.EventVMUp, VM: v.Name})
+			h.events.Push(vnic.Event{Kind: vnic.EventVMUp, VM: v.Name})
 			h.follow(ctx, v, b)
 			if time.Since(since) > maxRedial {
 				pause = minRedial
@@ -205,7 +205,7 @@ func (h *Host) away(v *vm, err error, told bool) bool {
 		}
 		if !told {
 			h.log.Info("vm is gone", "vm", v.Name, "error", err)
-			h.events.send(vnic.Event{Kind: vnic.EventVMGone, VM: v.Name})
+			h.events.Push(vnic.Event{Kind: vnic.EventVMGone, VM: v.Name})
 		}
 		told = true
 	case errors.Is(err, vnic.ErrVMGone): // lost at once: not known, callers wait for the next attempt
@@ -239,7 +239,7 @@ func (h *Host) follow(ctx context.Context, v *vm, b backend.VM) {
 				return
 			}
 			ev.VM = v.Name
-			h.events.send(ev)
+			h.events.Push(ev)
 		case <-ctx.Done():
 			return
 		}

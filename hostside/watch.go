@@ -92,7 +92,7 @@ func (w *linkWatch) lost(u rtnl.Update) map[string][]vnic.ID {
 			continue
 		}
 		a, ok := port.ParseAlias(c.Link.Alias)
-		if ok && !a.Parked && !c.Gone && c.Link.Master != 0 && c.Link.Up {
+		if ok && !a.Parked && !c.Gone && (c.Link.Master != 0 || port.IsDirect(c.Link)) && c.Link.Up {
 			w.ports[id] = a.VM
 		} else if vm, ok := w.ports[id]; ok {
 			delete(w.ports, id)
@@ -133,6 +133,6 @@ func (w *linkWatch) tell(vm string, ids []vnic.ID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.backend != nil { // in this order with the event that it is gone
-		w.host.events.send(vnic.Event{Kind: vnic.EventVMUp, VM: vm})
+		w.host.events.Push(vnic.Event{Kind: vnic.EventVMUp, VM: vm})
 	}
 }

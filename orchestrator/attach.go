@@ -24,9 +24,10 @@ import (
 //
 // When ctx ends, the attach fails and is undone; the undoing has deadlines of
 // its own.
-func (o *Orchestrator) Attach(ctx context.Context, req vnic.Request) (vnic.Attachment, error) {
-	req, err := req.Complete()
-	if err != nil {
+func (o *Orchestrator) Attach(ctx context.Context, req vnic.Request) (a vnic.Attachment, err error) {
+	ctx, end := o.observe(ctx, OpAttach)
+	defer func() { end(asked(a, req), err) }()
+	if req, err = req.Complete(); err != nil {
 		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
 	}
 	ctx, done, err := o.begin(ctx)
@@ -34,8 +35,7 @@ func (o *Orchestrator) Attach(ctx context.Context, req vnic.Request) (vnic.Attac
 		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
 	}
 	defer done()
-	a, err := o.attach(ctx, req)
-	if err != nil {
+	if a, err = o.attach(ctx, req); err != nil {
 		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
 	}
 	return a, nil
@@ -96,7 +96,9 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 	if err := failpoint.Hit("attach.requested"); err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: %w", err)
 	}
-	r, err := o.lease(ctx, req)
+	sctx, end := beginStep(ctx, "lease")
+	r, err := o.lease(sctx, req)
+	end(nil, err)
 	if err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: lease: %w", err)
 	}
@@ -136,7 +138,7 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 		if err := o.take(tx, r, n); err != nil {
 			return err
 		}
-		return cmp.Or(takePorts(tx, r.ID, req.Ports), save(tx, attachmentKey(r.ID), r), tx.Put(keyPrefix+req.String(), []byte(r.ID)))
+		return cmp.Or(takePorts(tx, r.ID, req.Ports), save(tx, attachmentKey(r.ID), r), tx.Put(keyPrefix+req.String(), []byte(r.ID)), o.enlist(tx, r))
 	})
 	if err != nil {
 		return nil, err
@@ -148,6 +150,9 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 // usable returns the request's network, once it and the VM are there to be used.
 func (o *Orchestrator) usable(tx store.ReadTx, req vnic.Request) (vnic.Network, error) {
 	n, err := open(tx, req.VM, req.Network)
+	if err == nil {
+		err = o.joined(tx)
+	}
 	switch {
 	case err != nil:
 		return n, err
@@ -204,7 +209,7 @@ func (o *Orchestrator) take(tx store.Tx, r *record, n vnic.Network) error {
 	for used := true; used; {
 		var err error
 		r.ID = vnic.NewID()
-		if used, err = usedID(tx, r.ID); err != nil {
+		if used, err = o.usedID(tx, r.ID); err != nil {
 			return err
 		}
 	}

@@ -344,7 +344,7 @@ func TestUndoFails(t *testing.T) {
 		require.Len(r.t, list, 1)
 		assert.Equal(r.t, vnic.PhaseDetaching, list[0].Phase)
 		assert.Equal(r.t, "unplug: stuck", list[0].LastError)
-		assert.Len(r.t, strings.Split(r.leases(), "\n"), 7, "the leases are kept as long as the device may be there")
+		assert.Len(r.t, strings.Split(r.leases(), "\n"), 8, "the leases are kept as long as the device may be there")
 
 		r.world.Fail("move", nil)
 		ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/brfuse/brfuse/orchestrator/fabric"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -83,6 +84,15 @@ type Config struct {
 	VMs   VMs         // required
 	// Migrator moves running VMs. Default: none are moved.
 	Migrator Migrator
+	// Cluster is set when several hypervisors share the store. Default: there is only
+	// this one.
+	Cluster *Cluster
+	// Names serve the names of pods, and Services lead published ports to them, where
+	// the daemon has such.
+	Names    fabric.Names
+	Services fabric.Services
+	// Observers are told of attaches and detaches. Default: nobody is.
+	Observers []Observer
 	// Log gets what happens in the background. Default: nothing is logged.
 	Log *slog.Logger
 	// Quarantine is how long an address is left alone after it was given back.
@@ -113,6 +123,10 @@ func (c Config) complete() (Config, error) {
 		return c, errors.New("no store is configured")
 	case c.Host == nil || c.Guest == nil || c.VMs == nil:
 		return c, errors.New("a half is missing: Host, Guest and VMs are all required")
+	case c.Cluster != nil:
+		if err := c.Cluster.check(); err != nil {
+			return c, err
+		}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

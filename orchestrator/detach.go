@@ -18,7 +18,9 @@ import (
 //
 // Once begun, a detach goes on when ctx ends. When it fails, it goes on in the
 // background.
-func (o *Orchestrator) Detach(ctx context.Context, id vnic.ID) (vnic.Attachment, error) {
+func (o *Orchestrator) Detach(ctx context.Context, id vnic.ID) (a vnic.Attachment, err error) {
+	ctx, end := o.observe(ctx, OpDetach)
+	defer func() { end(a, err) }()
 	gone := vnic.Attachment{ID: id, Phase: vnic.PhaseReleased}
 	ctx, done, err := o.begin(ctx)
 	if err != nil {
@@ -61,7 +63,9 @@ func managed(a vnic.Attachment) error {
 	return nil
 }
 
-func (o *Orchestrator) detachKey(ctx context.Context, k vnic.Key, may func(vnic.Attachment) error) (vnic.Attachment, error) {
+func (o *Orchestrator) detachKey(ctx context.Context, k vnic.Key, may func(vnic.Attachment) error) (a vnic.Attachment, err error) {
+	ctx, end := o.observe(ctx, OpDetach)
+	defer func() { end(a, err) }()
 	gone := vnic.Attachment{Request: vnic.Request{Key: k}, Phase: vnic.PhaseReleased}
 	ctx, done, err := o.begin(ctx)
 	if err != nil {
@@ -120,6 +124,7 @@ func (o *Orchestrator) undo(ctx context.Context, r *record) error {
 		return err
 	}
 	o.noteDetached(r)
+	o.leaveSoon()
 	r.Phase = vnic.PhaseReleased
 	r.Timings = append(r.Timings, vnic.Timing{Step: "total", Duration: time.Since(start)})
 	o.logFor(r).Info("detached", "took", time.Since(start), "steps", r.Timings, "note", r.LastError)

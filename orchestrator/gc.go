@@ -96,6 +96,13 @@ func (o *Orchestrator) findings(ctx context.Context, host inventory, asked bool)
 		for _, p := range vnics {
 			known[p.ID] = p.VM
 		}
+		stands, err := all[stand](tx, selfPrefix)
+		if err != nil {
+			return err
+		}
+		for _, s := range stands {
+			known[s.ID] = ""
+		}
 		if nets, err = all[networkRecord](tx, networkPrefix); err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ func TestGC(t *testing.T) {
 // that isn't.
 func (r *rig) litterStore(t *testing.T) {
 	t.Helper()
-	pool := ipam.New(0)
+	pool := ipam.New(ipam.Options{})
 	owner := ipam.Owner{ID: "00000000cc", Key: vnic.Key{VM: "vm1", Pod: "old", Interface: "eth0"}}
 	blue, err := vnic.Network{Name: "blue", Subnets: prefixes("10.1.0.0/24", "fd00:1::/64")}.Complete()
 	require.NoError(t, err)

@@ -102,7 +102,7 @@ func (r *rig) leases() string {
 	r.t.Helper()
 	var lines []string
 	require.NoError(r.t, r.store.View(r.t.Context(), func(tx store.ReadTx) error {
-		for _, prefix := range []string{"attachment/", "key/", "ipam/lease/", "ipam/owner/", "ipam/mac/", "ipam/reserved/", "port/", "vnic/", "idle/"} {
+		for _, prefix := range []string{"attachment/", "endpoint/", "key/", "ipam/lease/", "ipam/owner/", "ipam/mac/", "ipam/reserved/", "port/", "vnic/", "idle/"} {
 			items, err := tx.Scan(prefix, 0)
 			if err != nil {
 				return err

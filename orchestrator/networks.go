@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,20 +26,36 @@ func (o *Orchestrator) CreateNetwork(ctx context.Context, n vnic.Network) (vnic.
 		return n, fmt.Errorf("create network %s: %w", n.Name, err)
 	}
 	defer done()
-	err = o.named(ctx, networkPrefix+n.Name, func() error { return o.createNetwork(ctx, n) })
+	err = o.named(ctx, networkPrefix+n.Name, func() (err error) {
+		n, err = o.createNetwork(ctx, n)
+		return err
+	})
 	return n, wrap(err, "create network %s", n.Name)
 }
 
-func (o *Orchestrator) createNetwork(ctx context.Context, n vnic.Network) error {
+// createNetwork returns the network with what the store chose for it.
+func (o *Orchestrator) createNetwork(ctx context.Context, want vnic.Network) (vnic.Network, error) {
+	var n vnic.Network
 	var fresh bool
 	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) (err error) {
-		fresh, err = addNetwork(tx, n)
+		if n, err = o.fit(tx, want); err != nil {
+			return err
+		}
+		n, fresh, err = addNetwork(tx, n)
 		return err
 	})
 	if err != nil {
-		return err
+		return n, err
 	}
-	err = o.setNetwork(ctx, n)
+	return n, o.makeNetwork(ctx, n, fresh)
+}
+
+// makeNetwork has the host half make a network that was stored.
+func (o *Orchestrator) makeNetwork(ctx context.Context, n vnic.Network, fresh bool) error {
+	if o.cfg.Cluster != nil && !o.isUp(n.Name) {
+		return nil // it is made where a vNIC of it comes
+	}
+	err := o.setNetwork(ctx, n)
 	switch {
 	case !fresh && err == nil:
 		return o.reconcileAllSoon(ctx)
@@ -51,11 +68,11 @@ func (o *Orchestrator) createNetwork(ctx context.Context, n vnic.Network) error 
 	return err
 }
 
-// addNetwork stores a network and tells whether it is new.
-func addNetwork(tx store.Tx, n vnic.Network) (fresh bool, err error) {
+// addNetwork stores a network and tells whether it is new. It returns it as stored.
+func addNetwork(tx store.Tx, n vnic.Network) (_ vnic.Network, fresh bool, err error) {
 	nets, err := all[networkRecord](tx, networkPrefix)
 	if err != nil {
-		return false, err
+		return n, false, err
 	}
 	for _, old := range nets {
 		switch {
@@ -64,22 +81,32 @@ func addNetwork(tx store.Tx, n vnic.Network) (fresh bool, err error) {
 		case old.Removing:
 			err = fmt.Errorf("it is being removed; finish that by `brfuse network rm %s`: %w", n.Name, vnic.ErrConflict)
 		default:
-			return false, compareNetworks(old.Network, n)
+			return old.WithKind(), false, compareNetworks(old.Network, n)
 		}
 		if err != nil {
-			return false, err
+			return n, false, err
 		}
 	}
 	if isWord(n.Name) {
-		return false, fmt.Errorf("%q means something else to `brfuse vm add --guest-network`; choose another name: %w", n.Name, vnic.ErrInvalid)
+		return n, false, fmt.Errorf("%q means something else to `brfuse vm add --guest-network`; choose another name: %w", n.Name, vnic.ErrInvalid)
 	}
-	return true, save(tx, networkPrefix+n.Name, networkRecord{Network: n})
+	if n.Kind == vnic.KindOverlay {
+		if n, err = complement(tx, n, nets); err != nil {
+			return n, false, err
+		}
+	}
+	return n, true, save(tx, networkPrefix+n.Name, networkRecord{Network: n})
 }
 
 // clash tells what two networks would share.
 func clash(old, n vnic.Network) error {
-	if old.Bridge == n.Bridge {
+	switch {
+	case n.Bridge != "" && old.Bridge == n.Bridge:
 		return fmt.Errorf("bridge %s is that of network %s; choose another: %w", n.Bridge, old.Name, vnic.ErrInUse)
+	case n.VNI != 0 && old.VNI == n.VNI:
+		return fmt.Errorf("vni %d is that of network %s; choose another: %w", n.VNI, old.Name, vnic.ErrInUse)
+	case n.Kind == vnic.KindVLAN && old.Kind == vnic.KindVLAN && old.Uplink == n.Uplink && old.VLAN == n.VLAN:
+		return fmt.Errorf("vlan %d of uplink %s is that of network %s; choose another: %w", n.VLAN, n.Uplink, old.Name, vnic.ErrInUse)
 	}
 	for _, p := range n.Subnets {
 		for _, q := range old.Subnets {
@@ -94,14 +121,25 @@ func clash(old, n vnic.Network) error {
 func compareNetworks(old, n vnic.Network) error {
 	var what string
 	var a, b any
+	old = old.WithKind()
 	switch {
+	case old.Kind != n.Kind:
+		what, a, b = "type", old.Kind, n.Kind
+	case n.VNI != 0 && old.VNI != n.VNI: // without one, the network keeps its own
+		what, a, b = "vni", old.VNI, n.VNI
+	case old.Uplink != n.Uplink:
+		what, a, b = "uplink", old.Uplink, n.Uplink
+	case old.VLAN != n.VLAN:
+		what, a, b = "vlan", old.VLAN, n.VLAN
+	case old.Unaddressed != n.Unaddressed:
+		what, a, b = "addresses", onOff(!old.Unaddressed), onOff(!n.Unaddressed)
 	case !slices.Equal(old.Subnets, n.Subnets):
 		what, a, b = "subnets", old.Subnets, n.Subnets
 	case !slices.Equal(old.Gateways, n.Gateways):
 		what, a, b = "gateways", old.Gateways, n.Gateways
 	case old.Bridge != n.Bridge || old.External != n.External:
 		what, a, b = "bridge", bridge(old), bridge(n)
-	case old.MTU != n.MTU:
+	case old.MTU != n.MTU && n.MTU != 0: // an overlay's default is chosen once
 		what, a, b = "mtu", old.MTU, n.MTU
 	case old.Masquerade != n.Masquerade:
 		what, a, b = "masquerading", onOff(old.Masquerade), onOff(n.Masquerade)
@@ -149,6 +187,9 @@ func (o *Orchestrator) removeNetwork(ctx context.Context, name string) error {
 		if err := o.unreserved(tx, name); err != nil {
 			return err
 		}
+		if err := cmp.Or(o.unusedElsewhere(tx, name), unserved(tx, name)); err != nil {
+			return err
+		}
 		n.Removing = true
 		return save(tx, networkPrefix+name, n)
 	})
@@ -158,13 +199,11 @@ func (o *Orchestrator) removeNetwork(ctx context.Context, name string) error {
 	if err := o.dropPools(ctx, func(k poolID) bool { return k.network == name }); err != nil {
 		return err
 	}
-	hctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Network)
-	defer cancel()
-	if err := o.cfg.Host.RemoveNetwork(hctx, n.Network); err != nil {
-		return late(hctx, "host", o.cfg.Deadlines.Network, err)
+	if err := o.takeDown(ctx, n.Network); err != nil {
+		return err
 	}
 	_, err = o.cfg.Store.Update(ctx, func(tx store.Tx) error {
-		return cmp.Or(tx.Delete(networkPrefix+name), o.pool.Forget(tx, name))
+		return cmp.Or(tx.Delete(networkPrefix+name), o.pool.Forget(tx, name), o.pool.ForgetShared(tx, name))
 	})
 	return err
 }
@@ -201,13 +240,57 @@ func (o *Orchestrator) Networks(ctx context.Context) ([]vnic.Network, error) {
 		list, err = all[vnic.Network](tx, networkPrefix)
 		return err
 	})
+	for i := range list {
+		list[i] = list[i].WithKind()
+	}
 	return list, wrap(err, "list networks")
 }
 
 func (o *Orchestrator) setNetwork(ctx context.Context, n vnic.Network) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Network)
 	defer cancel()
-	return late(ctx, "host", o.cfg.Deadlines.Network, o.cfg.Host.SetNetwork(ctx, n))
+	if n.Kind == vnic.KindOverlay {
+		return o.setOverlay(ctx, n)
+	}
+	if err := o.cfg.Host.SetNetwork(ctx, n); err != nil {
+		return late(ctx, "host", o.cfg.Deadlines.Network, err)
+	}
+	return o.fabric.Use(ctx, n)
+}
+
+// setOverlay is setNetwork for an overlay, where this hypervisor has an address of its
+// own.
+func (o *Orchestrator) setOverlay(ctx context.Context, n vnic.Network) error {
+	if o.cfg.Cluster == nil {
+		return errNoCluster
+	}
+	own, err := o.takeStand(ctx, n)
+	switch {
+	case errors.Is(err, vnic.ErrPoolExhausted): // pods go first
+		o.log.Warn("services don't lead from here to pods elsewhere, and this hypervisor doesn't reach them", "network", n.Name, "error", err)
+		own = stand{}
+	case err != nil:
+		return err
+	}
+	o.cfg.Cluster.Overlay.SetHostAddresses(n.Name, own.Leases)
+	if err := o.cfg.Host.SetNetwork(ctx, n); err != nil {
+		return late(ctx, "host", o.cfg.Deadlines.Network, err)
+	}
+	if own.ID != "" {
+		if err := o.announceStand(ctx, n, own); err != nil {
+			return err
+		}
+	}
+	return o.fabric.Use(ctx, n)
+}
+
+// takeDown removes a network from this hypervisor that has no vNIC any more.
+func (o *Orchestrator) takeDown(ctx context.Context, n vnic.Network) error {
+	if o.cfg.Cluster != nil {
+		return o.named(ctx, herePrefix+n.Name, func() error { return o.leaveNetwork(ctx, n.Name) })
+	}
+	o.fabric.Drop(n.Name)
+	return o.removeFromHost(ctx, n)
 }
 
 // restoreNetwork tells the host half of a network after a restart, or ends a
@@ -228,6 +311,9 @@ func (o *Orchestrator) restoreNetworkLocked(ctx context.Context, name string) er
 		return err
 	case n.Removing:
 		return o.removeNetwork(ctx, name)
+	}
+	if o.cfg.Cluster != nil { // it is removed from here after the last vNIC
+		return o.named(ctx, herePrefix+name, func() error { return o.bringUp(ctx, name) })
 	}
 	return o.setNetwork(ctx, n.Network)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -70,6 +71,53 @@ func TestCreateNetworkRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Networks of before there were kinds are bridges.
+func TestNetworkWithoutKind(t *testing.T) {
+	inRig(t, func(r *rig) {
+		_, err := r.store.Update(r.t.Context(), func(tx store.Tx) error {
+			return tx.Put("network/blue", []byte(`{"name":"blue","bridge":"bf-blue","subnets":["10.1.0.0/24","fd00:1::/64"],"gateways":["10.1.0.1","fd00:1::1"],"masquerade":false,"mtu":1500}`))
+		})
+		require.NoError(r.t, err)
+		r.restart()
+		nets, err := r.orch.Networks(r.t.Context())
+		require.NoError(r.t, err)
+		assert.Equal(r.t, vnic.KindBridge, nets[0].Kind)
+		_, err = r.orch.CreateNetwork(r.t.Context(), vnic.Network{Name: "blue", Subnets: prefixes("10.1.0.0/24", "fd00:1::/64")})
+		require.NoError(r.t, err)
+	})
+}
+
+func TestAttachWithoutAddresses(t *testing.T) {
+	inRig(t, func(r *rig) {
+		_, err := r.orch.CreateNetwork(r.t.Context(), vnic.Network{Name: "bare", Unaddressed: true})
+		require.NoError(r.t, err)
+		req := request("web", "eth0")
+		req.Network = "bare"
+		a, err := r.orch.Attach(r.t.Context(), req)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, vnic.PhaseReady, a.Phase)
+		assert.Empty(r.t, a.Leases)
+		assert.Empty(r.t, a.Routes())
+		assert.Contains(r.t, r.world.String(), "vm1: pod web: eth0 "+a.MAC.String()+" up")
+		assert.NotContains(r.t, r.leases(), "ipam/lease/")
+		again, err := r.orch.Attach(r.t.Context(), req)
+		require.NoError(r.t, err)
+		assert.Equal(r.t, a.ID, again.ID)
+
+		req = request("db", "eth0")
+		req.Network, req.Addresses = "bare", []netip.Addr{netip.MustParseAddr("10.1.0.7")}
+		_, err = r.orch.Attach(r.t.Context(), req)
+		require.ErrorIs(r.t, err, vnic.ErrAddressOutside)
+
+		r.restart()
+		assert.Equal(r.t, "vm1/web/eth0 ready", r.list())
+		_, err = r.orch.Detach(r.t.Context(), a.ID)
+		require.NoError(r.t, err)
+		require.NoError(r.t, r.orch.RemoveNetwork(r.t.Context(), "bare"))
+		r.nothingLeft()
+	})
 }
 
 func TestCreateNetworkAgain(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/brfuse/brfuse/internal/keylock"
+	"github.com/brfuse/brfuse/orchestrator/fabric"
 	"github.com/brfuse/brfuse/orchestrator/ipam"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
@@ -28,6 +29,11 @@ type Orchestrator struct {
 	pools pools
 	rooms rooms
 
+	shared store.Store // all of the store; cfg.Store is what of it is this hypervisor's to see
+	fabric *fabric.Fabric
+	uses   uses
+	mine   vmNames // VMs that both halves were told of
+
 	life context.Context // ends when Close begins
 	end  context.CancelFunc
 
@@ -44,14 +50,38 @@ func New(ctx context.Context, cfg Config) (*Orchestrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start orchestrator: %w", err)
 	}
-	o := &Orchestrator{cfg: cfg, log: cfg.Log, pool: ipam.New(cfg.Quarantine), queue: newQueue(cfg.Log)}
+	o := &Orchestrator{cfg: cfg, log: cfg.Log, shared: cfg.Store, queue: newQueue(cfg.Log)}
+	o.pool = ipam.New(ipam.Options{Quarantine: cfg.Quarantine, Hypervisor: o.Hypervisor()})
 	o.life, o.end = context.WithCancel(context.Background())
-	if err := o.recover(ctx); err != nil {
-		o.end()
-		o.queue.close()
+	if c := cfg.Cluster; c != nil {
+		o.cfg.Store = View(o.shared, c.Self.Name)
+		o.cfg.Host = lazyHost{cfg.Host, o}
+	}
+	if err := o.start(ctx); err != nil {
+		_ = o.Close() // it returns nil
 		return nil, fmt.Errorf("start orchestrator: %w", err)
 	}
 	return o, nil
+}
+
+// start takes up what the store says, and what the others do.
+func (o *Orchestrator) start(ctx context.Context) error {
+	if err := o.join(ctx); err != nil {
+		return err
+	}
+	o.follow() //nolint:contextcheck // it has a life of its own, until Close
+	if err := o.recover(ctx); err != nil {
+		return err
+	}
+	if o.cfg.Cluster == nil {
+		return nil
+	}
+	o.calls.Go(o.keepAlive)
+	o.calls.Go(o.giveBack)
+	if o.cfg.Cluster.ReleaseAfter > 0 {
+		o.calls.Go(o.reap)
+	}
+	return nil
 }
 
 // recover takes up what the store says, after a restart.
@@ -69,6 +99,11 @@ func (o *Orchestrator) recover(ctx context.Context) error {
 		return err
 	}
 	for _, n := range nets {
+		if used, err := o.usesNetwork(ctx, n.Name); err != nil {
+			return err
+		} else if o.cfg.Cluster != nil && !used && !n.Removing {
+			continue // it is made when a vNIC of it comes
+		}
 		if err := o.restoreNetwork(ctx, n.Name); err != nil {
 			o.log.Error("network is not set up, it will be tried again", "network", n.Name, "error", err)
 			o.queue.add("network "+n.Name, func(ctx context.Context) error { return o.restoreNetwork(ctx, n.Name) })
@@ -88,6 +123,9 @@ func (o *Orchestrator) recover(ctx context.Context) error {
 	}
 	wg.Wait()
 	o.sweepSoon()
+	if o.cfg.Cluster != nil {
+		o.queue.add("remove networks that are not needed", o.sweepNetworks)
+	}
 	return nil
 }
 
@@ -102,6 +140,9 @@ func (o *Orchestrator) Close() error {
 	o.pools.close()
 	o.calls.Wait()
 	o.queue.close()
+	if o.fabric != nil {
+		return o.fabric.Close()
+	}
 	return nil
 }
 

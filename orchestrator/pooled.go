@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/brfuse/brfuse/orchestrator/fabric"
 	"github.com/brfuse/brfuse/orchestrator/ipam"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
@@ -227,10 +228,13 @@ func (o *Orchestrator) shift(ctx context.Context, p *pooled, state pooledState, 
 }
 
 // usedID tells whether an attachment or a vNIC has an id.
-func usedID(tx store.ReadTx, id vnic.ID) (bool, error) {
-	for _, key := range []string{attachmentKey(id), pooledKey(id)} {
-		it, err := tx.Get(key)
-		if err != nil || it.Exists() {
+func (o *Orchestrator) usedID(tx store.ReadTx, id vnic.ID) (bool, error) {
+	keys := []string{attachmentKey(id), pooledKey(id)}
+	if o.cfg.Cluster != nil {
+		keys = append(keys, fabric.IDPrefix+string(id))
+	}
+	for _, key := range keys {
+		if unused, err := store.Unused(tx, key); err != nil || !unused {
 			return true, err
 		}
 	}

@@ -213,7 +213,7 @@ func (o *Orchestrator) addPooled(tx store.Tx, k poolID, id vnic.ID) (*pooled, er
 	if _, err := open(tx, k.vm, k.network); err != nil {
 		return nil, err
 	}
-	if used, err := usedID(tx, id); err != nil || used {
+	if used, err := o.usedID(tx, id); err != nil || used {
 		return nil, cmp.Or(err, errIDInUse)
 	}
 	p := &pooled{ID: id, VM: k.vm, Network: k.network, MTU: r.MTU, Queues: r.Queues}

@@ -175,7 +175,7 @@ func (r *rig) litterPool(id vnic.ID, vm, state string, attachment vnic.ID) {
 	require.NoError(r.t, err)
 	_, err = r.store.Update(r.t.Context(), func(tx store.Tx) error {
 		owner := ipam.Owner{ID: id, Key: vnic.Key{VM: vm}}
-		if _, err := ipam.New(0).TakeMAC(tx, owner, mac); err != nil {
+		if _, err := ipam.New(ipam.Options{}).TakeMAC(tx, owner, mac); err != nil {
 			return err
 		}
 		if state != "taken" {

@@ -198,7 +198,7 @@ func (o *Orchestrator) verify(ctx context.Context, r *record, t truth) error {
 	if undone {
 		return err
 	}
-	return errors.Join(err, o.publishAgain(ctx, r))
+	return errors.Join(err, o.publishAgain(ctx, r), wrap(o.announceAgain(ctx, r), "tell all of it"))
 }
 
 // verifyInGuest tells the guest of an attachment whose vNIC is in its pod, and undoes

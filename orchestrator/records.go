@@ -194,7 +194,15 @@ func (o *Orchestrator) write(ctx context.Context, r *record) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", attachmentKey(r.ID), err)
 	}
-	rev, err := store.CompareAndSwap(ctx, o.cfg.Store, attachmentKey(r.ID), r.rev, b)
+	rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if err := store.Swap(tx, attachmentKey(r.ID), r.rev, b); err != nil {
+			return err
+		}
+		if r.Phase != vnic.PhaseReady && r.Phase != vnic.PhaseDetaching {
+			return nil // nothing that concerns others
+		}
+		return o.announce(tx, r)
+	})
 	if err != nil {
 		return fmt.Errorf("record phase %s: %w", r.Phase, err)
 	}
@@ -227,7 +235,7 @@ func (o *Orchestrator) erase(ctx context.Context, r *record) (done bool, err err
 				return err
 			}
 		}
-		return cmp.Or(tx.Delete(attachmentKey(r.ID)), o.pool.Free(tx, r.owner()), dropPorts(tx, r.ID, r.held()))
+		return cmp.Or(tx.Delete(attachmentKey(r.ID)), o.delist(tx, r), o.pool.Free(tx, r.owner()), dropPorts(tx, r.ID, r.held()))
 	})
 	if err != nil {
 		return false, fmt.Errorf("release leases: %w", err)

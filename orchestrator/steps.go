@@ -93,9 +93,11 @@ func (o *Orchestrator) plugOnce(ctx context.Context, r *record) error {
 
 // moveStep has the guest move the vNIC, and takes the timings from there.
 func (o *Orchestrator) moveStep(ctx context.Context, r *record) (vnic.NIC, error) {
+	ctx, end := beginStep(ctx, "move")
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Move)
 	defer cancel()
 	nic, timings, err := o.cfg.Guest.Move(ctx, r.Request.VM, move(r.Attachment))
+	end(timings, err)
 	r.Timings = append(r.Timings, timings...)
 	if err != nil {
 		return nic, late(ctx, "move", o.cfg.Deadlines.Move, err)
@@ -118,10 +120,12 @@ func (o *Orchestrator) configureStep(ctx context.Context, r *record, nic vnic.NI
 
 // step runs fn within limit, records how long it took, and names it in its error.
 func step(ctx context.Context, r *record, name string, limit time.Duration, fn func(context.Context) error) error {
+	ctx, end := beginStep(ctx, name)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	start := time.Now()
 	err := fn(ctx)
+	end(nil, err)
 	r.Timings = append(r.Timings, vnic.Timing{Step: name, Duration: time.Since(start)})
 	return late(ctx, name, limit, err)
 }

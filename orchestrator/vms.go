@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/brfuse/brfuse/orchestrator/fabric"
 	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
 )
@@ -125,8 +126,10 @@ func checkSocket(what, path string) error {
 func (o *Orchestrator) addVM(ctx context.Context, vm vnic.VM) error {
 	var fresh bool
 	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) (err error) {
-		fresh, err = addVM(tx, vm)
-		return err
+		if fresh, err = addVM(tx, vm); err != nil {
+			return err
+		}
+		return o.claimVM(tx, vm.Name)
 	})
 	if err != nil {
 		return err
@@ -177,7 +180,11 @@ func (o *Orchestrator) checkStranger(ctx context.Context, name string) error {
 func (o *Orchestrator) register(ctx context.Context, vm vnic.VM) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.VM)
 	defer cancel()
-	return late(ctx, "register", o.cfg.Deadlines.VM, o.cfg.VMs.AddVM(ctx, vm))
+	if err := o.cfg.VMs.AddVM(ctx, vm); err != nil {
+		return late(ctx, "register", o.cfg.Deadlines.VM, err)
+	}
+	o.mine.m.Store(vm.Name, true)
+	return nil
 }
 
 // addVM stores a VM and tells whether it is new. One whose removal did not end
@@ -211,6 +218,26 @@ func addVM(tx store.Tx, vm vnic.VM) (fresh bool, err error) {
 		return false, nil
 	}
 	return same.Name == "", save(tx, vmPrefix+vm.Name, vmRecord{VM: vm})
+}
+
+// claimVM makes a VM this hypervisor's among all that share the store.
+func (o *Orchestrator) claimVM(tx store.Tx, name string) error {
+	if o.cfg.Cluster == nil {
+		return nil
+	}
+	if err := o.joined(tx); err != nil {
+		return err
+	}
+	it, err := tx.Get(fabric.VMPrefix + name)
+	switch {
+	case err != nil:
+		return err
+	case !it.Exists():
+		return tx.Put(it.Key, []byte(o.Hypervisor()))
+	case string(it.Value) != o.Hypervisor():
+		return fmt.Errorf("a vm of that name is on hypervisor %s; give it another name, or `brfuse vm rm %s` there: %w", it.Value, name, vnic.ErrInUse)
+	}
+	return nil
 }
 
 // hypervisor names how a VM's hypervisor is reached.
@@ -286,9 +313,15 @@ func (o *Orchestrator) forgetVM(ctx context.Context, name string) error {
 	if err := o.cfg.VMs.RemoveVM(rctx, name); err != nil && !errors.Is(err, vnic.ErrUnknownVM) {
 		return late(rctx, "forget", o.cfg.Deadlines.VM, err)
 	}
+	o.mine.m.Delete(name)
 	o.seen.set(name, false)
 	o.seen.setAgent(name, false)
-	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error { return tx.Delete(vmPrefix + name) })
+	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if err := tx.Delete(vmPrefix + name); err != nil || o.cfg.Cluster == nil {
+			return err
+		}
+		return tx.Delete(fabric.VMPrefix + name)
+	})
 	return err
 }
 

@@ -165,12 +165,13 @@ func (o *Orchestrator) swap(ctx context.Context, r *record, another bool) error 
 				return err
 			}
 		}
-		if next.Device != "" {
-			return nil
+		if next.Device == "" {
+			next.Phase, next.untouched, next.Slot, next.GuestPCI = vnic.PhaseLeased, true, "", ""
+			if next.MAC, err = o.pool.TakeMAC(tx, next.owner(), vnic.MAC{}); err != nil {
+				return err
+			}
 		}
-		next.Phase, next.untouched, next.Slot, next.GuestPCI = vnic.PhaseLeased, true, "", ""
-		next.MAC, err = o.pool.TakeMAC(tx, next.owner(), vnic.MAC{})
-		return err
+		return o.announce(tx, &next)
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 
 	"github.com/brfuse/brfuse/bench/internal/echo"
@@ -31,15 +30,15 @@ const spareSlot = "brf-br1/1f"
 
 // rig is a guest with all of what is compared.
 type rig struct {
-	lab   *vmlab.Lab
-	dir   string
-	site  *site.Site
-	vm    *vmlab.VM
-	agent *vmlab.GuestProcess
-	ping  *echo.Pinger
-	floor *floor.Floor
-	cold  *fused.Fused // by a network without a pool
-	warm  *fused.Fused // by one that has one, once the rounds begin
+	lab     *vmlab.Lab
+	scratch *vmlab.Scratch
+	site    *site.Site
+	vm      *vmlab.VM
+	agent   *vmlab.GuestProcess
+	ping    *echo.Pinger
+	floor   *floor.Floor
+	cold    *fused.Fused // by a network without a pool
+	warm    *fused.Fused // by one that has one, once the rounds begin
 }
 
 // newRig boots the guest and starts all that is in it and around it.
@@ -55,7 +54,7 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 	if r.lab, err = vmlab.Open(ctx, vmlab.Options{}); err != nil {
 		return err
 	}
-	if r.dir, err = os.MkdirTemp("", "brfuse-bench"); err != nil {
+	if r.scratch, err = vmlab.NewScratch("brfuse-bench"); err != nil {
 		return err
 	}
 	prog, err := r.lab.GoBuild(ctx, floor.Source)
@@ -63,7 +62,7 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 		return err
 	}
 	r.site, err = site.New(ctx, r.lab, site.Options{
-		Dir: r.dir, LogLevel: "info", Image: vmlab.Image{Files: map[string]string{floor.Program: prog}},
+		Dir: r.scratch.Dir, LogLevel: "info", Image: vmlab.Image{Files: map[string]string{floor.Program: prog}},
 	})
 	if err != nil {
 		return err
@@ -120,7 +119,7 @@ func (r *rig) slot(ctx context.Context) (string, error) {
 }
 
 // portPath is the socket of the port that the floor's program uses.
-func (r *rig) portPath() string { return filepath.Join(r.dir, "bench.port") }
+func (r *rig) portPath() string { return filepath.Join(r.scratch.Dir, "bench.port") }
 
 // ownNIC is a NIC of the VM itself, as every VM has one: it is eth0 in the first
 // namespace, so that any other is renamed on its way to a pod.
@@ -157,8 +156,5 @@ func (r *rig) close() error {
 	if r.site != nil {
 		errs = append(errs, r.site.Close())
 	}
-	if r.dir != "" {
-		errs = append(errs, os.RemoveAll(r.dir))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.scratch.Remove())...)
 }

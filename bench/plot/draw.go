@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"io"
@@ -9,7 +8,8 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/brfuse/brfuse/bench/plot/internal/svg"
 )
 
 // point is a 72nd of an inch, which vg counts in.
@@ -36,10 +36,7 @@ func render(w io.Writer, groups []group, series map[string][]float64) error {
 	for _, g := range groups {
 		height += g.height() + margin
 	}
-	canvas := vgsvg.NewWith(vgsvg.UseWH(width, height))
-	dc := draw.New(canvas)
-	dc.SetColor(color.White)
-	dc.Fill(dc.Path())
+	dc := svg.New(width, height)
 	plots := make([]*plot.Plot, len(groups))
 	places := make([]draw.Canvas, len(groups))
 	top := dc.Max.Y - margin
@@ -57,23 +54,8 @@ func render(w io.Writer, groups []group, series map[string][]float64) error {
 	for i, p := range plots {
 		p.Draw(places[i])
 	}
-	var svg bytes.Buffer
-	_, err := canvas.WriteTo(&svg)
-	if err == nil {
-		_, err = w.Write(bytes.ReplaceAll(svg.Bytes(), []byte(family), []byte(family+others)))
-	}
-	if err != nil {
-		return fmt.Errorf("write plot: %w", err)
-	}
-	return nil
+	return dc.WriteSVG(w)
 }
-
-// others are fonts of the same widths, or nearly so, for those who don't have the
-// one that was drawn with.
-const (
-	family = "font-family:Liberation Sans"
-	others = ",Arial,Helvetica,sans-serif"
-)
 
 func (g group) height() vg.Length { return panelRest + vg.Length(len(g.bars))*barStep }
 

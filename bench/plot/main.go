@@ -3,6 +3,10 @@
 // attach, detach, CNI and attaches at once.
 //
 //	go run . -o FILE.svg FILE...
+//
+// Plot net draws what the network benchmarks have written, a file for each figure.
+//
+//	go run . net -o DIR FILE...
 package main
 
 import (
@@ -19,6 +23,9 @@ func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 
 // run returns the exit code.
 func run(args []string, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "net" {
+		return runNet(args[1:], stderr)
+	}
 	f := flag.NewFlagSet("plot", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	out := f.String("o", "", "`file` to write the SVG to; required")

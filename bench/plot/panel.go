@@ -8,6 +8,7 @@ import (
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 
+	"github.com/brfuse/brfuse/bench/plot/internal/svg"
 	"github.com/brfuse/brfuse/internal/stats"
 )
 
@@ -40,9 +41,7 @@ func panel(g group, series map[string][]float64) (*plot.Plot, error) {
 	}
 	p.NominalY(labels...)
 	p.Y.Padding = gap
-	for _, style := range []*text.Style{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label} {
-		sans(style)
-	}
+	svg.SansPlot(p)
 	return p, nil
 }
 
@@ -73,11 +72,8 @@ func addBar(p *plot.Plot, b bar, s stats.Summary, at float64) error {
 		return err
 	}
 	figure.Offset = vg.Point{X: aside}
-	sans(&figure.TextStyle[0])
+	svg.Sans(&figure.TextStyle[0])
 	figure.TextStyle[0].YAlign = text.YCenter
 	p.Add(bars, spread, figure)
 	return nil
 }
-
-// sans takes a font that all programs have one like.
-func sans(style *text.Style) { style.Font.Variant = "Sans" }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/brfuse/brfuse/bench/plot/internal/svg"
 )
 
 // texts returns what an SVG says, and fails the test when it is none.
@@ -71,7 +73,7 @@ func TestPlotIsTheSame(t *testing.T) {
 		drawn[i] = string(b)
 	}
 	assert.Equal(t, drawn[0], drawn[1])
-	assert.Equal(t, strings.Count(drawn[0], "font-family:"), strings.Count(drawn[0], family+others), "fonts with a way out")
+	assert.Equal(t, strings.Count(drawn[0], "font-family:"), strings.Count(drawn[0], svg.Family+svg.Others), "fonts with a way out")
 }
 
 func TestAllGroups(t *testing.T) {
@@ -109,6 +111,39 @@ func TestRunRefuses(t *testing.T) {
 			assert.Equal(t, tc.code, run(tc.args, &stderr))
 			assert.Contains(t, stderr.String(), tc.err)
 			assert.NoFileExists(t, out)
+		})
+	}
+}
+
+func TestNet(t *testing.T) {
+	samples := filepath.Join("..", "internal", "result", "testdata", "counts.jsonl")
+	dir := filepath.Join(t.TempDir(), "out")
+	var stderr strings.Builder
+	require.Equal(t, 0, run([]string{"net", "-o", dir, samples}, &stderr), stderr.String())
+	assert.FileExists(t, filepath.Join(dir, "instructions.svg"))
+}
+
+func TestNetRefuses(t *testing.T) {
+	dir := t.TempDir()
+	empty, out := filepath.Join(dir, "empty"), filepath.Join(dir, "out")
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	for _, tc := range []struct {
+		name string
+		args []string
+		code int
+		err  string
+	}{
+		{"no files", []string{"-o", out}, 2, "usage: plot net"},
+		{"no output", []string{empty}, 2, "usage: plot net"},
+		{"unknown flag", []string{"-x"}, 2, "not defined"},
+		{"no samples", []string{"-o", out, empty}, 1, "none of the samples"},
+		{"other samples", []string{"-o", out, filepath.Join("testdata", "cni.jsonl")}, 1, "line 1: no kind"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var stderr strings.Builder
+			assert.Equal(t, tc.code, run(append([]string{"net"}, tc.args...), &stderr))
+			assert.Contains(t, stderr.String(), tc.err)
+			assert.NoDirExists(t, out)
 		})
 	}
 }

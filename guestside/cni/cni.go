@@ -18,7 +18,8 @@
 //	                as the pod has none over another one
 //	ipam            {"type": PLUGIN, ...}: that plugin chooses the addresses, out of
 //	                the network's subnets, and the routes
-//	dns             as in the specification; it goes into the result
+//	dns             as in the specification; it goes into the result. Default: what the
+//	                network's gateways serve
 //	socket          the agent's; default: /run/brfuse/cni.sock
 //	timeout         in seconds, at most 120; default: 30
 //

@@ -109,6 +109,15 @@ func (c config) dns() types.DNS {
 	return types.DNS{Nameservers: d.Servers, Domain: c.DNS.Domain, Search: d.Searches, Options: d.Options}
 }
 
+// served returns the DNS settings of a network whose gateways serve names.
+func served(d vnic.DNS) types.DNS {
+	dns := types.DNS{Search: d.Search, Options: d.Options}
+	for _, a := range d.Nameservers {
+		dns.Nameservers = append(dns.Nameservers, a.String())
+	}
+	return dns
+}
+
 // expect returns what a chain's result says of the container's interface. Other
 // plugins' interfaces are not its business.
 func expect(r *types100.Result, args *skel.CmdArgs) (e cniapi.Expect, err error) {

@@ -48,6 +48,9 @@ func (p *Plugin) Add(args *skel.CmdArgs) (err error) {
 	if r.Attachment == nil {
 		return types.NewError(types.ErrInternal, "brfuse-agent answered without an attachment", "")
 	}
+	if dns.IsEmpty() {
+		dns = served(r.Attachment.DNS)
+	}
 	return p.print(c, result(before, args, *r.Attachment, dns))
 }
 

@@ -42,19 +42,19 @@ func demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "brfuse-demo")
+	scratch, err := vmlab.NewScratch("brfuse-demo")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := site.New(ctx, lab, site.Options{Dir: dir, Image: vmlab.Image{Modules: []string{"nf_tables"}, Programs: []string{"/usr/sbin/nft"}}})
+	defer func() { err = errors.Join(err, scratch.Remove()) }()
+	s, err := site.New(ctx, lab, site.Options{Dir: scratch.Dir, Image: vmlab.Image{Modules: []string{"nf_tables"}, Programs: []string{"/usr/sbin/nft"}}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }() //nolint:contextcheck // it has to happen when ctx has ended, too
 	fmt.Printf("guest kernel %s, accelerator %s\n", lab.Kernel.Release, lab.Accel)
 
-	d := &show{site: s, dir: dir}
+	d := &show{site: s, dir: scratch.Dir}
 	for _, part := range []func(context.Context) error{d.begin, d.attach, d.talk, d.look, d.pool, d.detach} {
 		if err := part(ctx); err != nil {
 			return fmt.Errorf("%w\nend of the daemon's log:\n%s", err, s.LogTail())

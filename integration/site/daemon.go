@@ -29,7 +29,11 @@ func (s *Site) StartDaemon(ctx context.Context, failpoints ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd := s.Net.Command(s.brfused, "--socket", s.Socket(), "--state", s.State(), "--log-level", s.logLevel)
+	argv := append([]string{s.brfused, "--socket", s.Socket(), "--state", s.State(), "--log-level", s.logLevel}, s.DaemonArgs...)
+	if s.resolv != "" { // in a mount namespace of its own
+		argv = append([]string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, s.resolv}, argv...)
+	}
+	cmd := s.Net.Command(argv...)
 	cmd.Env = append(os.Environ(), failpoint.Env+"="+strings.Join(failpoints, ","))
 	r, w, err := os.Pipe()
 	if err != nil {

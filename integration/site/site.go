@@ -34,6 +34,11 @@ type Options struct {
 	Libvirt bool
 	// AgentByHand leaves it to the test to start the agent in its guests.
 	AgentByHand bool
+	// DaemonArgs are further arguments of the daemon.
+	DaemonArgs []string
+	// Resolv is a file that the daemon finds as its /etc/resolv.conf. Default: this
+	// machine's own.
+	Resolv string
 }
 
 // Site is a hypervisor. It is safe for concurrent use, but for starting and
@@ -42,8 +47,11 @@ type Site struct {
 	Lab *vmlab.Lab
 	Net *vmlab.NetNS
 	Dir string
+	// DaemonArgs are further arguments of the daemon's next start.
+	DaemonArgs []string
 
 	brfused, brfuse, initrd, logLevel string
+	resolv                            string
 	daemon                            *daemon
 	libvirt                           *libvirttest.Daemon
 
@@ -54,7 +62,7 @@ type Site struct {
 
 // New builds the programs and the guests' image, and makes the namespace.
 func New(ctx context.Context, lab *vmlab.Lab, o Options) (s *Site, err error) {
-	s = &Site{Lab: lab, Dir: o.Dir, logLevel: cmp.Or(o.LogLevel, "debug")}
+	s = &Site{Lab: lab, Dir: o.Dir, logLevel: cmp.Or(o.LogLevel, "debug"), DaemonArgs: o.DaemonArgs, resolv: o.Resolv}
 	var tags []string
 	if o.Failpoints {
 		tags = append(tags, "failpoints")

@@ -101,7 +101,7 @@ func (c Config) args(kernel, accel string) ([]string, error) {
 	}
 	layout.QMP, layout.Channel = c.file("qmp"), c.file("agent")
 	args := []string{
-		"-name", c.Name, "-M", c.Machine,
+		"-name", c.Name + ",debug-threads=on", "-M", c.Machine,
 		"-m", strconv.Itoa(c.Mem), "-smp", strconv.Itoa(c.CPUs),
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", kernel, "-initrd", c.Initrd, "-append", c.cmdline(),

@@ -78,13 +78,15 @@ type Command struct {
 	Env []string
 	// Netns is where it runs, as RunIn takes it. Default: the guest's first namespace.
 	Netns string
+	// Log is the name of the file in the guest's /run/log that its output is appended
+	// to. Default: PROGRAM.log.
+	Log string
 }
 
 // Start starts a command in the guest and does not wait for it. It goes on until
-// it ends, is killed or the guest ends. Its output is appended to the guest's
-// /run/log/PROGRAM.log.
+// it ends, is killed or the guest ends.
 func (vm *VM) Start(ctx context.Context, c Command) (*GuestProcess, error) {
-	rep, err := vm.sess.do(ctx, labproto.Request{Op: labproto.OpStart, Argv: c.Argv, Env: c.Env, Netns: c.Netns})
+	rep, err := vm.sess.do(ctx, labproto.Request{Op: labproto.OpStart, Argv: c.Argv, Env: c.Env, Netns: c.Netns, Log: c.Log})
 	if err != nil {
 		return nil, fmt.Errorf("vm %s: start %q: %w", vm.cfg.Name, c.Argv, err)
 	}

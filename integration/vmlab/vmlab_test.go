@@ -133,6 +133,14 @@ func (g guest) testBackground(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 3, code)
 
+	p, err = g.vm.Start(t.Context(), vmlab.Command{Argv: []string{"echo", "noted"}, Log: "own.log"})
+	require.NoError(t, err)
+	_, err = p.Wait(t.Context())
+	require.NoError(t, err)
+	log, err := g.vm.Get(t.Context(), "/run/log/own.log")
+	require.NoError(t, err)
+	assert.Equal(t, "noted\n", string(log))
+
 	p, err = g.vm.Find(t.Context(), "sleep") // the image started it
 	require.NoError(t, err)
 	require.NoError(t, p.Kill(t.Context()))

@@ -67,6 +67,7 @@ docker's, containerd's or podman's, by its ID, the beginning of it, or its name.
 	f.StringVar(&req.Container, "container", "", "container of the pod, instead of --pod and --netns")
 	f.StringVar(&req.Runtime, "runtime", "", "engine of the container: docker, containerd or podman")
 	f.BoolVar(&req.NoDefaultRoute, "no-default-route", false, "leave out the default routes; for all but one interface of a pod")
+	f.StringToStringVar(&req.Labels, "label", nil, "label of the pod as KEY=VALUE, for services to select it by")
 	f.StringVarP(&file, "file", "f", "", "read the request as JSON from this file, '-' for standard input; flags are ignored")
 	return c
 }
@@ -176,6 +177,9 @@ func (a *app) list() *cobra.Command {
 		Use:   "list",
 		Short: "List attachments",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if watch && req.GetAll() {
+				return usagef("--watch is of one hypervisor: leave --all out")
+			}
 			if watch {
 				return a.watch(c.Context())
 			}
@@ -184,7 +188,7 @@ func (a *app) list() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(got, func(w *tabwriter.Writer) { listTable(w, got.GetAttachments()) })
+				return a.print(got, func(w *tabwriter.Writer) { listTable(w, got.GetAttachments(), req.GetAll()) })
 			})
 		},
 	}
@@ -192,6 +196,7 @@ func (a *app) list() *cobra.Command {
 	f.StringVar(&req.Vm, "vm", "", "only of this VM")
 	f.StringVar(&req.Pod, "pod", "", "only of this pod")
 	f.StringVar(&req.Network, "network", "", "only of this network")
+	f.BoolVar(&req.All, "all", false, "of all hypervisors that share the store, not of this one alone")
 	f.BoolVarP(&watch, "watch", "w", false, "print each change, one a line, until interrupted or --timeout")
 	return c
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/brfuse/brfuse/internal/buildinfo"
+	"github.com/brfuse/brfuse/internal/tlsfiles"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -63,6 +64,8 @@ func (m *Main) Run(ctx context.Context) int {
 type app struct {
 	main    *Main
 	socket  string
+	host    string // HOST:PORT; empty: the socket
+	tls     tlsfiles.Files
 	output  string
 	timeout time.Duration
 }
@@ -92,20 +95,16 @@ the daemon on the hypervisor.`,
 		Version:           buildinfo.Version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
-	}
-	socket := a.main.Getenv(SocketEnv)
-	if socket == "" {
-		socket = DefaultSocket
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return a.checkGlobals(c) },
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.socket, "socket", socket, "unix socket of brfused; environment: "+SocketEnv)
+	a.connectFlags(root)
 	flags.StringVarP(&a.output, "output", "o", "table", "output: table or json")
 	flags.DurationVar(&a.timeout, "timeout", 2*time.Minute, "give up after this time")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, c.CommandPath())
 	})
-	root.AddCommand(a.attach(), a.detach(), a.list(), a.get(), a.vm(), a.network(), a.pool(), a.gc(), a.topology(), a.doctor())
+	root.AddCommand(a.attach(), a.detach(), a.list(), a.get(), a.vm(), a.network(), a.publish(), a.services(), a.unpublish(), a.hosts(), a.pool(), a.gc(), a.topology(), a.doctor(), a.bench())
 	checkArgs(root)
 	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	return root
@@ -124,7 +123,7 @@ func checkArgs(c *cobra.Command) {
 		}
 		return nil
 	}
-	if c.HasSubCommands() {
+	if c.HasSubCommands() && c.RunE == nil {
 		c.RunE = func(c *cobra.Command, _ []string) error {
 			return usagef("%s needs a subcommand; see `%s --help`", c.CommandPath(), c.CommandPath())
 		}
@@ -134,14 +133,14 @@ func checkArgs(c *cobra.Command) {
 	}
 }
 
-func (a *app) checkGlobals() error {
+func (a *app) checkGlobals(c *cobra.Command) error {
 	if a.output != "table" && a.output != "json" {
 		return usagef("output %q is neither table nor json", a.output)
 	}
 	if a.timeout <= 0 {
 		return usagef("timeout %s is not positive", a.timeout)
 	}
-	return nil
+	return a.checkConnect(c)
 }
 
 // printError prints what went wrong, and in JSON with its code.
@@ -156,6 +155,8 @@ func (a *app) printError(err error) {
 		code = "usage"
 	case code == "" && errors.Is(err, context.DeadlineExceeded):
 		code = "timeout"
+	case code == "" && errors.Is(err, context.Canceled):
+		code = "interrupted"
 	case code == "" && errors.Is(err, os.ErrPermission):
 		code = "permission"
 	case code == "":

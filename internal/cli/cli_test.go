@@ -2,8 +2,10 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,10 +14,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
 	"github.com/brfuse/brfuse/internal/cli"
 	"github.com/brfuse/brfuse/internal/daemon"
+	"github.com/brfuse/brfuse/internal/tlsfiles"
+	"github.com/brfuse/brfuse/internal/tlsfiles/tlstest"
 	"github.com/brfuse/brfuse/orchestrator"
 	"github.com/brfuse/brfuse/orchestrator/orchestratortest"
 	"github.com/brfuse/brfuse/orchestrator/store/memstore"
@@ -34,42 +39,93 @@ func brfuse() {
 }
 
 // TestScripts runs the command line against the daemon's server, with halves
-// in memory: VM vm1 runs, with pods web and db; nothing else is there.
+// in memory: VM vm1 runs, with pods web and db, vm2 with a pod web, and vm3.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			socket := filepath.Join(env.WorkDir, "brfused.sock")
 			env.Setenv(cli.SocketEnv, socket)
-			serve(t, env.Defer, socket)
+			serve(t, env.Defer, env.Setenv, socket)
 			return nil
 		},
 	})
 }
 
-func serve(t *testing.T, cleanup func(func()), socket string) {
+// serve serves on the socket, and over TCP at $ADDR with the certificate in $TLS, a
+// folder with cert.pem, key.pem and ca.pem. $STRANGER is such a folder of another CA.
+func serve(t *testing.T, cleanup func(func()), setenv func(key, value string), socket string) {
 	t.Helper()
 	world := orchestratortest.New()
 	world.Boot("vm1", "web", "db")
+	world.Boot("vm2", "web")
+	world.Boot("vm3")
 	conn := world.Conn()
 	orch, err := orchestrator.New(t.Context(), orchestrator.Config{Store: memstore.New(), Host: conn, Guest: conn, VMs: conn})
 	require.NoError(t, err)
 	conn.Notify(orch.Notify)
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "unix", socket)
+	log := slog.New(slog.DiscardHandler)
+	files := tlstest.NewCA(t).Files(t, "127.0.0.1", "hv1")
+	setenv("TLS", filepath.Dir(files.Cert))
+	setenv("STRANGER", filepath.Dir(tlstest.NewCA(t).Files(t).Cert))
+	src, err := tlsfiles.Open(files, log)
 	require.NoError(t, err)
-	srv := daemon.NewServer(t.Context(), slog.New(slog.DiscardHandler), orch, prober{})
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
+	api := daemon.NewAPI(daemon.APIConfig{Log: log, Orch: orch, VMs: prober{}, Directory: directory{}, TLS: src})
+	var lc net.ListenConfig
+	unix, err := lc.Listen(t.Context(), "unix", socket)
+	require.NoError(t, err)
+	tcp, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	setenv("ADDR", tcp.Addr().String())
+	for l, srv := range map[net.Listener]*grpc.Server{unix: api.Server(t.Context()), tcp: api.ServerTLS(t.Context())} {
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(l) }()
+		cleanup(func() {
+			srv.Stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	cleanup(func() {
-		srv.Stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		api.Close()
 		if err := orch.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// directory is one of hv1, which is the daemon's own and has all that there is, and hv2,
+// which is dead.
+type directory struct{}
+
+var own = vnic.Hypervisor{Name: "hv1", Underlay: netip.MustParseAddr("192.0.2.1"), MTU: 1500, API: "192.0.2.1:7443", Version: "v1"}
+
+func (directory) Hypervisor() string { return own.Name }
+
+func (directory) HypervisorOf(_ context.Context, vm string) (vnic.Hypervisor, error) {
+	if vm == "lost" {
+		return vnic.Hypervisor{Name: "hv2"}, nil
+	}
+	return own, nil
+}
+
+func (directory) HypervisorOfAttachment(context.Context, vnic.ID) (vnic.Hypervisor, error) {
+	return own, nil
+}
+
+func (directory) Hypervisors(context.Context) ([]vnic.HypervisorStatus, error) {
+	return []vnic.HypervisorStatus{
+		{Hypervisor: own, State: vnic.HypervisorAlive, Attachments: 3},
+		{Hypervisor: vnic.Hypervisor{Name: "hv2"}, State: vnic.HypervisorDead},
+	}, nil
+}
+
+func (directory) RemoveHypervisor(_ context.Context, name string) error {
+	if name == own.Name {
+		return fmt.Errorf("hypervisor %s is alive: %w", name, vnic.ErrInUse)
+	}
+	return nil
 }
 
 // prober knows nothing of VMs but that they run, and one check that fails.

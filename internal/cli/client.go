@@ -11,8 +11,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -22,17 +20,9 @@ import (
 
 // call runs f with a client of the daemon, and a deadline.
 func (a *app) call(ctx context.Context, f func(context.Context, brfusev1.BrfuseClient) error) error {
-	if err := probeSocket(ctx, a.socket); err != nil {
-		return err
-	}
-	conn, err := grpc.NewClient("passthrough:///"+a.socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		}))
+	conn, err := a.connect(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to brfused at %s: %w", a.socket, err)
+		return err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)

@@ -10,11 +10,20 @@ import (
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
 )
 
-func listTable(w *tabwriter.Writer, list []*brfusev1.Attachment) {
-	fmt.Fprintln(w, "ID\tVM\tPOD\tNAME\tIFNAME\tNETWORK\tADDRESSES\tMAC\tSLOT\tPORTS\tMANAGER\tPHASE")
+// listTable shows attachments; those of all hypervisors with the one that each is on.
+func listTable(w *tabwriter.Writer, list []*brfusev1.Attachment, all bool) {
+	host := ""
+	if all {
+		host = "HOST\t"
+	}
+	fmt.Fprintln(w, host+"ID\tVM\tPOD\tNAME\tIFNAME\tNETWORK\tADDRESSES\tMAC\tSLOT\tPORTS\tMANAGER\tPHASE")
 	for _, m := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.GetId(), m.GetVm(), shortPod(m.GetPod()), orDash(podName(m)), m.GetInterface(),
-			m.GetNetwork(), join(m.GetAddresses()), orDash(m.GetMac()), orDash(m.GetSlot()), join(m.GetPorts()), orDash(m.GetManager()), m.GetPhase())
+		if all {
+			host = hostOf(m) + "\t"
+		}
+		fmt.Fprintf(w, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", host, m.GetId(), m.GetVm(), shortPod(m.GetPod()), orDash(podName(m)),
+			m.GetInterface(), m.GetNetwork(), join(m.GetAddresses()), orDash(m.GetMac()), orDash(m.GetSlot()), join(m.GetPorts()),
+			orDash(m.GetManager()), m.GetPhase())
 	}
 }
 

@@ -30,7 +30,7 @@ func TestStateThatCannotBeOpened(t *testing.T) {
 	garbage := filepath.Join(dir, "garbage.db")
 	require.NoError(t, os.WriteFile(garbage, []byte("hello"), 0o600))
 	for _, state := range []string{garbage, dir} {
-		_, err := newParts(t.Context(), Config{Socket: filepath.Join(dir, "s"), State: state, Log: slog.New(slog.DiscardHandler)})
+		_, err := newParts(t.Context(), Config{Socket: filepath.Join(dir, "s"), State: state, Log: slog.New(slog.DiscardHandler)}, nil)
 		require.Error(t, err)
 		assert.Contains(t, err.Error(), state)
 	}

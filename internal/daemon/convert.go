@@ -41,7 +41,7 @@ func requestFromProto(m *brfusev1.AttachRequest) (vnic.Request, error) {
 	r := vnic.Request{
 		Key:     vnic.Key{VM: m.GetVm(), Pod: m.GetPod(), Interface: m.GetInterface()},
 		Network: m.GetNetwork(), Netns: m.GetNetns(), NoDefaultRoute: m.GetNoDefaultRoute(),
-		Queues: clampInt(m.GetQueues()), MTU: clampInt(m.GetMtu()),
+		Queues: clampInt(m.GetQueues()), MTU: clampInt(m.GetMtu()), Labels: m.GetLabels(),
 	}
 	if r.Interface == "" {
 		r.Interface = defaultInterface
@@ -68,6 +68,7 @@ func networkToProto(n vnic.Network) *brfusev1.Network {
 		Name: n.Name, Bridge: n.Bridge, External: n.External,
 		Subnets: toStrings(n.Subnets), Gateways: toStrings(n.Gateways),
 		Masquerade: n.Masquerade, Mtu: clampUint32(n.MTU),
+		Kind: string(n.Kind), Vni: n.VNI, Uplink: n.Uplink, Vlan: clampUint32(n.VLAN), Unaddressed: n.Unaddressed,
 	}
 }
 
@@ -75,6 +76,7 @@ func networkFromProto(m *brfusev1.Network) (vnic.Network, error) {
 	n := vnic.Network{
 		Name: m.GetName(), Bridge: m.GetBridge(), External: m.GetExternal(),
 		Masquerade: m.GetMasquerade(), MTU: clampInt(m.GetMtu()),
+		Kind: vnic.NetworkKind(m.GetKind()), VNI: m.GetVni(), Uplink: m.GetUplink(), VLAN: clampInt(m.GetVlan()), Unaddressed: m.GetUnaddressed(),
 	}
 	for _, s := range m.GetSubnets() {
 		p, err := netip.ParsePrefix(s)

@@ -1,5 +1,7 @@
 // Package daemon is brfused: it joins the host half, the links to the guests
-// and the orchestrator, and serves the public API on a unix socket.
+// and the orchestrator, and serves the public API on a unix socket and,
+// with mutual TLS, over TCP. A call about what another hypervisor has is forwarded to
+// that one's daemon.
 package daemon
 
 import (
@@ -11,8 +13,10 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 	"time"
 
+	"github.com/brfuse/brfuse/internal/tlsfiles"
 	"github.com/brfuse/brfuse/internal/unixsock"
 )
 
@@ -20,10 +24,26 @@ import (
 type Config struct {
 	Socket string // path of the API's unix socket; required
 	Group  string // group that may use the socket beside root; default: none
-	State  string // path of the database; required
+	State  string // path of the database; required without a shared store
+	// Cluster is set when other daemons share the store.
+	Cluster Cluster
+	// Names is the domain below which the names of pods are served on the gateways.
+	// Default: [names.DefaultDomain]; [NoNames]: none are.
+	Names string
 	// PublishPorts are the ports of this host that guests may have published.
 	// Default: none.
 	PublishPorts PortRange
+	// APIListen is HOST:PORT where the API is served over TCP too, to clients and to
+	// the daemons of other hypervisors. Default: nowhere.
+	APIListen string
+	// TLS are the files of the daemon's certificate. Required with APIListen.
+	TLS tlsfiles.Files
+	// Metrics is HOST:PORT or unix:PATH where numbers are served to Prometheus. Default:
+	// nowhere.
+	Metrics string
+	// OTLPEndpoint is where traces are sent; see [tracing.Config]. Default: where the
+	// environment says, or nowhere.
+	OTLPEndpoint string
 	Log          *slog.Logger
 }
 
@@ -40,29 +60,41 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
-	// Callers wait until the socket is served.
-	l, err := listen(ctx, cfg.Socket, cfg.Group)
+	tls, err := openTLS(cfg)
 	if err != nil {
 		return err
 	}
-	defer l.Close() // the server has closed it, unless the parts could not be made
-	p, err := newParts(ctx, cfg)
+	// Callers wait until the sockets are served.
+	at, err := listenAll(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer at.close() // the servers have closed them, unless the parts could not be made
+	tell, err := openTelemetry(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer tell.close(ctx)
+	p, err := newParts(ctx, cfg, tell)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	srv := NewServer(ctx, cfg.Log, p.orch, p)
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	cfg.Log.Info("serving", "socket", cfg.Socket, "state", cfg.State)
-	select {
-	case err := <-done:
-		return fmt.Errorf("serve %s: %w", cfg.Socket, err)
-	case <-ctx.Done():
+	quiet, err := tell.serve(ctx, cfg.Metrics, p)
+	if err != nil {
+		return err
 	}
-	force := time.AfterFunc(stopLimit, srv.Stop)
-	srv.GracefulStop()
-	force.Stop()
+	defer quiet()
+	left := p.benchLeftovers(ctx) // before a client begins another one
+	var sweep sync.WaitGroup
+	sweep.Go(func() { p.dropBenches(ctx, left) })
+	defer sweep.Wait()
+	api := NewAPI(APIConfig{Log: cfg.Log, Orch: p.orch, VMs: p, Directory: p.orch, TLS: tls, Tracing: tell.tracing})
+	defer api.Close()
+	cfg.Log.Info("serving", "socket", cfg.Socket, "tcp", cfg.APIListen, "state", cfg.State)
+	if err := at.serve(ctx, api); err != nil {
+		return err
+	}
 	cfg.Log.Info("stopped")
 	return nil
 }

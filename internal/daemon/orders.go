@@ -12,6 +12,7 @@ import (
 
 	"github.com/brfuse/brfuse/internal/keylock"
 	"github.com/brfuse/brfuse/orchestrator"
+	"github.com/brfuse/brfuse/orchestrator/names"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -34,6 +35,7 @@ type orders struct {
 	ready <-chan struct{} // closed when orch is set
 	orch  *orchestrator.Orchestrator
 	ports PortRange
+	names *names.Server // nil: no names are served
 	// publishing lets each VM change published ports one by one. Each change has the
 	// host look through all tracked connections, which others wait for.
 	publishing keylock.Locks[string]
@@ -129,6 +131,9 @@ func (o *orders) Attach(ctx context.Context, vm string, req vnic.Request) (a vni
 			return err
 		}
 		a, err = orch.Attach(ctx, req)
+		if err == nil && o.names != nil {
+			a.DNS = resolver(o.names, a)
+		}
 		return err
 	})
 	return a, err

@@ -3,18 +3,15 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"time"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
 	"github.com/brfuse/brfuse/guestside/guestlink"
 	"github.com/brfuse/brfuse/hostside"
 	"github.com/brfuse/brfuse/orchestrator"
+	"github.com/brfuse/brfuse/orchestrator/names"
 	"github.com/brfuse/brfuse/orchestrator/store"
-	"github.com/brfuse/brfuse/orchestrator/store/boltstore"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -24,32 +21,35 @@ type parts struct {
 	store store.Store
 	host  *hostside.Host
 	links *guestlink.Links
+	names *names.Server // nil: no names are served
 	orch  *orchestrator.Orchestrator
 	// orders are the guests', which wait until orch is there.
 	orders *orders
 	fed    chan struct{} // closed when the host's events are all passed on
 }
 
-func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
+func newParts(ctx context.Context, cfg Config, tell *telemetry) (_ *parts, err error) {
 	p := &parts{log: cfg.Log, fed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	if err := os.MkdirAll(filepath.Dir(cfg.State), 0o700); err != nil {
-		return nil, fmt.Errorf("make folder of state: %w", err)
+	var common shared
+	if p.store, common, err = openStore(ctx, cfg); err != nil {
+		return nil, err
 	}
-	db, err := boltstore.Open(cfg.State)
+	p.store = tell.store(p.store)
+	if p.host, err = newHost(cfg); err != nil { //nolint:contextcheck // it has a life of its own, until Close
+		return nil, err
+	}
+	cluster, err := p.cluster(common, cfg)
 	if err != nil {
 		return nil, err
 	}
-	p.store = db                                                               // not before: a nil *Store is no nil Store
-	if p.host, err = hostside.New(hostside.Config{Log: cfg.Log}); err != nil { //nolint:contextcheck // it has a life of its own, until Close
-		return nil, err
-	}
+	served := p.serveNames(cfg)
 	started := make(chan struct{})
-	p.orders = &orders{log: cfg.Log, ready: started, ports: cfg.PublishPorts}
+	p.orders = &orders{log: cfg.Log, ready: started, ports: cfg.PublishPorts, names: p.names}
 	// The orchestrator adds its VMs while it starts, so events and orders may come
 	// before New returns: they wait here.
 	events := make(chan vnic.Event)
@@ -63,7 +63,8 @@ func newParts(ctx context.Context, cfg Config) (_ *parts, err error) {
 	ready := make(chan *orchestrator.Orchestrator, 1)
 	go p.feed(events, ready, stop)
 	p.orch, err = orchestrator.New(ctx, orchestrator.Config{
-		Store: p.store, Host: p.host, Guest: p.links, VMs: p, Migrator: p.host, Log: cfg.Log,
+		Store: p.store, Host: p.host, Guest: p.links, VMs: p, Migrator: p.host, Log: cfg.Log, Cluster: cluster,
+		Names: served, Services: p.host, Observers: tell.observers(),
 	})
 	if err != nil {
 		close(ready)
@@ -112,6 +113,9 @@ func (p *parts) hint(ev vnic.Event) {
 func (p *parts) close() {
 	if p.orch != nil {
 		p.logClose("orchestrator", p.orch.Close())
+	}
+	if p.names != nil {
+		p.names.Close()
 	}
 	if p.host != nil {
 		p.logClose("host", p.host.Close())

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	brfusev1 "github.com/brfuse/brfuse/api/brfuse/v1"
+	"github.com/brfuse/brfuse/internal/netbench"
 	"github.com/brfuse/brfuse/internal/rpcerr"
 	"github.com/brfuse/brfuse/orchestrator"
 	"github.com/brfuse/brfuse/vnic"
@@ -21,12 +22,14 @@ import (
 // server serves the public API.
 type server struct {
 	brfusev1.UnimplementedBrfuseServer
-	orch *orchestrator.Orchestrator
-	vms  Prober
+	orch  *orchestrator.Orchestrator
+	vms   Prober
+	bench *netbench.Bench // nil: VMs can't be measured
+	dir   Directory       // nil: there are no other hypervisors
 }
 
-// Prober tells of the state of things outside of the store. It is safe for
-// concurrent use.
+// Prober tells of the state of things outside of the store. One that is a
+// [netbench.Guests] too lets VMs be measured. It is safe for concurrent use.
 type Prober interface {
 	// VMState tells what both halves know of a VM. What can't be learned stays empty.
 	VMState(ctx context.Context, vm vnic.VM) *brfusev1.VM
@@ -38,24 +41,6 @@ type Prober interface {
 	Resolve(ctx context.Context, vm, runtime, container string) (vnic.Container, error)
 	// Check compares a vNIC in a pod with its order: [vnic.ErrDiffers].
 	Check(ctx context.Context, vm string, m vnic.Move) error
-}
-
-// Limits of the server. A request is some hundred bytes.
-const (
-	maxRequest = 1 << 20 // bytes
-	maxCalls   = 256     // at once, of one client
-)
-
-// NewServer returns a server of the public API. When ctx ends, so do the
-// streams, which a graceful stop would wait for; other calls go on. Its Stop
-// waits for the calls that it cancels.
-func NewServer(ctx context.Context, log *slog.Logger, orch *orchestrator.Orchestrator, vms Prober) *grpc.Server {
-	srv := grpc.NewServer(
-		grpc.UnaryInterceptor(intercept(log)), grpc.StreamInterceptor(interceptStream(ctx)),
-		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxCalls), grpc.WaitForHandlers(true),
-	)
-	brfusev1.RegisterBrfuseServer(srv, &server{orch: orch, vms: vms})
-	return srv
 }
 
 func (s *server) AddVM(ctx context.Context, req *brfusev1.AddVMRequest) (*brfusev1.VM, error) {
@@ -293,7 +278,11 @@ func (s *server) Get(ctx context.Context, req *brfusev1.GetRequest) (*brfusev1.A
 }
 
 func (s *server) List(ctx context.Context, req *brfusev1.ListRequest) (*brfusev1.ListResponse, error) {
-	list, err := s.orch.List(ctx, orchestrator.Filter{VM: req.GetVm(), Pod: req.GetPod(), Network: req.GetNetwork()})
+	filter := orchestrator.Filter{VM: req.GetVm(), Pod: req.GetPod(), Network: req.GetNetwork()}
+	if req.GetAll() {
+		return s.listAll(ctx, filter)
+	}
+	list, err := s.orch.List(ctx, filter)
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,12 @@ type served struct {
 
 func serve(t *testing.T) served {
 	t.Helper()
+	return serveWith(t, silent{})
+}
+
+// serveWith is serve with another prober.
+func serveWith(t *testing.T, p Prober) served {
+	t.Helper()
 	world := orchestratortest.New()
 	world.Boot("vm1", "web")
 	conn := world.Conn()
@@ -81,20 +87,26 @@ func serve(t *testing.T) served {
 	l, err := listen(t.Context(), path, "")
 	require.NoError(t, err)
 	life, stop := context.WithCancel(t.Context())
-	srv := NewServer(life, slog.New(slog.DiscardHandler), orch, silent{})
+	srv := NewAPI(APIConfig{Log: slog.New(slog.DiscardHandler), Orch: orch, VMs: p}).Server(life)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {
 		srv.Stop()
 		assert.NoError(t, <-done)
 	})
+	return served{world, orch, dialUnix(t, path), srv, stop}
+}
+
+// dialUnix returns a client of the API's unix socket.
+func dialUnix(t *testing.T, path string) brfusev1.BrfuseClient {
+	t.Helper()
 	cc, err := grpc.NewClient("passthrough:///"+path, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, cc.Close()) })
-	return served{world, orch, brfusev1.NewBrfuseClient(cc), srv, stop}
+	return brfusev1.NewBrfuseClient(cc)
 }
 
 // TestWatchersDoNotHoldUpTheStop: their streams never end by themselves.

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -38,12 +39,13 @@ type Options struct {
 	NS *netnsx.NS
 }
 
-// Daemon is a libvirtd. Its methods may be called by several goroutines, but not
-// Kill, Restart and Close at the same time.
+// Daemon is a libvirtd. Its methods may be called by several goroutines, but Close
+// comes after all others.
 type Daemon struct {
 	dir   string
 	init  *exec.Cmd
 	ended chan struct{} // closed when all processes have ended
+	mu    sync.Mutex    // held while libvirtd is started or killed
 }
 
 // Start starts a libvirtd and returns when it answers. Close it.
@@ -112,10 +114,16 @@ func (d *Daemon) enter(ctx context.Context, ns *netnsx.NS) error {
 	return nil
 }
 
-// Restart starts libvirtd again after a Kill and returns when it answers.
+// Restart starts libvirtd again when it has ended, by Kill or by itself, and
+// returns when it answers.
 func (d *Daemon) Restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if running, err := d.answers(ctx); running || err != nil {
+		return err
+	}
 	cmd := d.inside(ctx, "libvirtd", "--daemon", "--pid-file", "/run/libvirtd.pid")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("start libvirtd: %w: %s\n%s", err, out, d.Log())
@@ -126,6 +134,29 @@ func (d *Daemon) Restart(ctx context.Context) error {
 	return nil
 }
 
+// answers tells whether libvirtd runs. One that doesn't answer is about to end: a
+// crash closes the sockets before the process is gone. The call waits for that.
+func (d *Daemon) answers(ctx context.Context) (bool, error) {
+	p, err := d.process()
+	if errors.Is(err, os.ErrProcessDone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for libvirtd: %w", err)
+	}
+	defer p.close()
+	_, silent := d.Virsh(ctx, "version")
+	if silent == nil {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, killLimit)
+	defer cancel()
+	if err := p.await(ctx); err != nil {
+		return false, fmt.Errorf("libvirtd runs, but doesn't answer: %w: %w\n%s", silent, err, d.Log())
+	}
+	return false, nil
+}
+
 // inside returns a command that runs in the daemon's namespaces.
 func (d *Daemon) inside(ctx context.Context, argv ...string) *exec.Cmd {
 	enter := []string{"--target", strconv.Itoa(d.init.Process.Pid), "--mount", "--pid", "--net", "--"}
@@ -133,8 +164,11 @@ func (d *Daemon) inside(ctx context.Context, argv ...string) *exec.Cmd {
 }
 
 // Kill ends libvirtd as kill -9 does, and waits until it is gone. The domains go on.
+// A [Daemon.Keep] starts it again.
 func (d *Daemon) Kill(ctx context.Context) error {
-	pid, err := d.filePID("libvirtd.pid")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	pid, err := d.PID()
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}

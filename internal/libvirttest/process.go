@@ -54,36 +54,85 @@ func (d *Daemon) filePID(name string) (int, error) {
 	return d.hostPID(inner)
 }
 
+// process is one that runs or has just ended. It isn't a child.
+type process struct {
+	pid, fd int
+	file    *os.File // fd's, for the runtime's poller
+}
+
+// process opens libvirtd's. The error is os.ErrProcessDone when it doesn't run.
+func (d *Daemon) process() (*process, error) {
+	pid, err := d.PID()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", os.ErrProcessDone, err) // not started yet, or it ended in peace
+	}
+	if err != nil {
+		return nil, err
+	}
+	return openProcess(pid)
+}
+
+func openProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("open process %d: %w", pid, os.ErrProcessDone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return &process{pid, fd, os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+func (p *process) close() { _ = p.file.Close() } // nothing is written
+
+// await returns when the process has ended.
+func (p *process) await(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("await the end of process %d: %w", p.pid, err)
+	}
+	var failed error
+	err = raw.Read(func(uintptr) bool {
+		var ended bool
+		ended, failed = p.ended()
+		return ended || failed != nil
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = context.Cause(ctx)
+	}
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("await the end of process %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+func (p *process) ended() (bool, error) {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0, err
+		}
+	}
+}
+
 // killAndWait ends a process by SIGKILL and returns once it has ended.
 func killAndWait(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	ctx, cancel := context.WithTimeout(ctx, killLimit)
+	defer cancel()
+	p, err := openProcess(pid)
+	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", pid, err)
-	}
-	limit := time.Now().Add(killLimit)
-	if t, ok := ctx.Deadline(); ok && t.Before(limit) {
-		limit = t
-	}
-	for {
-		left := max(time.Until(limit), 0)
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return fmt.Errorf("await the end of process %d: %w", pid, err)
-		case n == 0:
-			return fmt.Errorf("await the end of process %d: %w", pid, os.ErrDeadlineExceeded)
-		}
-		return nil
-	}
+	return p.await(ctx)
 }
 
 // PID returns libvirtd's process.

@@ -27,11 +27,46 @@
 // takes it over or it is given back. Such an address was on no wire, so it needs no
 // quarantine.
 //
+// # Several hypervisors
+//
+// Hypervisors that share a store share the pools. So that they don't meet at one
+// pointer, each claims blocks: 64 addresses of a pool, or a sixteenth of one that
+// has fewer than 1024, but not less than 4. A /24 has 16 blocks of 16 and serves
+// 16 hypervisors before any has to borrow. Pointer and queue are a hypervisor's
+// own, and run over its blocks.
+//
+// A block's record has a bit for each address that is leased. A lease and its bit
+// change together, also when another hypervisor leases an address in the block by
+// name, so the record tells without a search what is free. Beside the lease and
+// the record, which nobody else writes while that does not happen, a lease touches
+// nothing that is shared.
+//
+// A tree of nodes with 16 bits each tells which blocks are closed: claimed, or full
+// of addresses leased by name. A claim walks from its root to an open block, at each
+// node from a place that depends on the hypervisor's name, and writes the last node:
+// at most 16 claims can ever meet there, and the nodes above change only when all
+// below is closed or no longer so. There are at most 5 levels.
+//
+// When all blocks are closed, addresses are borrowed out of others' blocks, from
+// their end, while the pointer comes from their beginning. A key for each block that
+// has a record and a free address, written when the first is freed or the last
+// leased, makes that one scan of a few keys. A pool is exhausted when no block is
+// open and no such key is there: when each address is leased. Of a pool of more
+// than 2^24 addresses, only that many are leased but by name.
+//
+// The key of the lease is what makes an address unique: each lease reads it.
+// Where records and keys of a hypervisor's own are behind, as those of a network
+// that was removed and made anew by another one, they are found to be so and dropped.
+//
+// An address in somebody else's block is not queued when it is given back: it is
+// free for the block's hypervisor, and for others when nothing else is.
+//
 // The network's own address (the first of the pool), the last one (for IPv4 the
 // broadcast address) and the gateway are never leased.
 package ipam
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,24 +103,39 @@ type Lease struct {
 	Owner Owner `json:"owner,omitzero"`
 	// VM has it reserved; empty for a lease of an attachment.
 	VM string `json:"vm,omitempty"`
+	// Hypervisor leased it, and Pool is the subnet that it is of; both are empty when
+	// the store is not shared.
+	Hypervisor string       `json:"hypervisor,omitempty"`
+	Pool       netip.Prefix `json:"pool,omitzero"`
 	// Prefix is the address with the length of its pool's prefix, and Gateway the
 	// pool's gateway. Both are set by Take only.
 	Prefix  netip.Prefix `json:"-"`
 	Gateway netip.Addr   `json:"-"`
 }
 
+// Options of a [Pool].
+type Options struct {
+	// Quarantine is how long an address that was given back is left alone. Default:
+	// [DefaultQuarantine]; negative: not at all.
+	Quarantine time.Duration
+	// Hypervisor is the name of the one that leases, when others share the store, of
+	// which each then sees keys of its own. Default: the store is not shared.
+	Hypervisor string
+}
+
 // Pool leases addresses. It has no state of its own, and is safe for
 // concurrent use.
 type Pool struct {
 	quarantine time.Duration
+	hypervisor string
 }
 
-// New returns a Pool with that quarantine; 0 is [DefaultQuarantine], less is none.
-func New(quarantine time.Duration) *Pool {
-	if quarantine == 0 {
-		quarantine = DefaultQuarantine
+// New returns a Pool.
+func New(opts Options) *Pool {
+	if opts.Quarantine == 0 {
+		opts.Quarantine = DefaultQuarantine
 	}
-	return &Pool{quarantine: max(quarantine, 0)}
+	return &Pool{quarantine: max(opts.Quarantine, 0), hypervisor: opts.Hypervisor}
 }
 
 // Take leases one address of each of the network's subnets: the wanted one of
@@ -111,7 +161,7 @@ func (p *Pool) Take(tx store.Tx, n vnic.Network, owner Owner, want []netip.Addr)
 			Network: n.Name, Address: a, Owner: owner,
 			Prefix: netip.PrefixFrom(a, pl.subnet.Bits()), Gateway: pl.gateway,
 		}
-		if err := record(tx, l); err != nil {
+		if err := p.record(pl, &l); err != nil {
 			return nil, fmt.Errorf("network %s: %w", n.Name, err)
 		}
 		leases = append(leases, l)
@@ -124,6 +174,9 @@ func (p *Pool) choose(pl pool, want []netip.Addr) (netip.Addr, error) {
 		if pl.subnet.Contains(a) {
 			return a, pl.claim(a)
 		}
+	}
+	if p.hypervisor != "" {
+		return p.nextShared(p.share(pl))
 	}
 	return p.next(pl)
 }
@@ -148,23 +201,60 @@ func (p *Pool) next(pl pool) (netip.Addr, error) {
 }
 
 // record writes a lease under its address and under its owner.
-func record(tx store.Tx, l Lease) error {
+func (p *Pool) record(pl pool, l *Lease) error {
 	ok := ownerKey(l.Owner.Key, l.Address)
-	it, err := tx.Get(ok)
+	unused, err := store.Unused(pl.tx, ok)
 	if err != nil {
 		return err
 	}
-	if it.Exists() {
-		return fmt.Errorf("%s still holds %s; run `brfuse gc`: %w", l.Owner.Key, it.Value, vnic.ErrConflict)
+	if !unused {
+		it, err := pl.tx.Get(ok)
+		if err != nil {
+			return err
+		}
+		held, err := holding(it)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%s still holds %s; run `brfuse gc`: %w", l.Owner.Key, held, vnic.ErrConflict)
+	}
+	b, err := p.put(pl, l)
+	if err != nil {
+		return err
+	}
+	if p.hypervisor == "" {
+		b = []byte(leaseKey(l.Network, l.Address))
+	}
+	return pl.tx.Put(ok, b)
+}
+
+// put writes a lease under its address, and returns what it wrote.
+func (p *Pool) put(pl pool, l *Lease) ([]byte, error) {
+	if p.hypervisor != "" {
+		l.Hypervisor, l.Pool = p.hypervisor, pl.subnet
+		if err := pl.grid().lease(pl.tx, l.Address, pl.gateway); err != nil {
+			return nil, err
+		}
 	}
 	b, err := json.Marshal(l)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := tx.Put(leaseKey(l.Network, l.Address), b); err != nil {
-		return err
+	return b, pl.tx.Put(leaseKey(l.Network, l.Address), b)
+}
+
+// holding returns the key of the lease that an owner's key leads to: its value, or
+// when the store is shared, that of the Lease which its value is. So the leases of
+// one hypervisor are found in its own keys.
+func holding(it store.Item) (string, error) {
+	if !bytes.HasPrefix(it.Value, []byte("{")) {
+		return string(it.Value), nil
 	}
-	return tx.Put(ok, []byte(leaseKey(l.Network, l.Address)))
+	var l Lease
+	if err := decode(it, &l); err != nil {
+		return "", err
+	}
+	return leaseKey(l.Network, l.Address), nil
 }
 
 // Free gives back all addresses of the owner: they are leased again after the
@@ -178,7 +268,11 @@ func (p *Pool) Free(tx store.Tx, owner Owner) error {
 			}
 			continue
 		}
-		l, err := get(tx, string(it.Value))
+		k, err := holding(it)
+		if err != nil {
+			return err
+		}
+		l, err := get(tx, k)
 		if err != nil {
 			return err
 		}
@@ -192,48 +286,135 @@ func (p *Pool) Free(tx store.Tx, owner Owner) error {
 	return nil
 }
 
-// FreeLease gives back one address. That it isn't leased is no error.
+// FreeLease gives back one address. That it isn't leased, or no longer to that
+// owner, is no error.
 func (p *Pool) FreeLease(tx store.Tx, l Lease) error {
 	k := leaseKey(l.Network, l.Address)
 	now, err := get(tx, k)
 	if errors.Is(err, errNoLease) {
 		return nil
 	}
+	if err != nil || now.Owner != l.Owner {
+		return err
+	}
+	it, err := tx.Get(ownerKey(now.Owner.Key, now.Address))
 	if err != nil {
 		return err
 	}
-	ok := ownerKey(now.Owner.Key, now.Address)
-	if it, err := tx.Get(ok); err != nil {
+	held, err := holding(it)
+	if err != nil {
 		return err
-	} else if string(it.Value) == k {
-		if err := tx.Delete(ok); err != nil {
+	}
+	if held == k {
+		if err := tx.Delete(it.Key); err != nil {
 			return err
 		}
 	}
 	if err := tx.Delete(k); err != nil {
 		return err
 	}
-	return enqueue(tx, now.Network, now.Address, time.Now())
+	return p.giveBack(tx, now, time.Now())
 }
 
-// Leases returns all leases of all networks, reservations among them.
+// giveBack makes the address of a lease that is gone free, since that time.
+func (p *Pool) giveBack(tx store.Tx, l Lease, since time.Time) error {
+	if p.hypervisor != "" {
+		whose, err := newGrid(l.Network, l.Pool).free(tx, l.Address, since)
+		if err != nil || whose != p.hypervisor {
+			return err
+		}
+	}
+	return enqueue(tx, l.Network, l.Address, since)
+}
+
+// Leases returns the leases of all networks, reservations among them; when the
+// store is shared, those of this hypervisor.
 func (p *Pool) Leases(tx store.ReadTx) ([]Lease, error) {
+	if p.hypervisor != "" {
+		return p.ownLeases(tx)
+	}
 	items, err := tx.Scan(leasePrefix, 0)
 	if err != nil {
 		return nil, err
 	}
 	leases := make([]Lease, len(items))
 	for i, it := range items {
-		if err := json.Unmarshal(it.Value, &leases[i]); err != nil {
-			return nil, fmt.Errorf("decode %s: %w", it.Key, err)
+		if err := decode(it, &leases[i]); err != nil {
+			return nil, err
 		}
 	}
 	return leases, nil
 }
 
-// Forget deletes what is known of a network that nothing is leased from.
+// ownLeases is Leases out of the hypervisor's own keys.
+func (p *Pool) ownLeases(tx store.ReadTx) ([]Lease, error) {
+	items, err := tx.Scan(ownerPfx, 0)
+	if err != nil {
+		return nil, err
+	}
+	var leases []Lease
+	for _, it := range items {
+		if _, isMAC := macOf(it.Key); isMAC {
+			continue
+		}
+		var l Lease
+		if err := decode(it, &l); err != nil {
+			return nil, err
+		}
+		leases = append(leases, l)
+	}
+	reserved, err := p.Reservations(tx, "")
+	for _, r := range reserved {
+		leases = append(leases, Lease{Network: r.Network, Address: r.Address, VM: r.VM, Hypervisor: p.hypervisor})
+	}
+	return leases, err
+}
+
+// InUse reports whether an address of the network is leased or reserved, by any
+// hypervisor, and describes one such.
+func (p *Pool) InUse(tx store.ReadTx, network string) (inUse bool, first string, err error) {
+	items, err := tx.Scan(leasePrefix+network+"/", 1)
+	if err != nil || len(items) == 0 {
+		return false, "", err
+	}
+	l, err := get(tx, items[0].Key)
+	return true, l.Address.String() + " " + l.holder(), err
+}
+
+// holder says who has the address.
+func (l Lease) holder() string {
+	s := "is leased to " + l.Owner.Key.String()
+	if l.VM != "" {
+		s = "is reserved for vm " + l.VM
+	}
+	return s + on(l.Hypervisor)
+}
+
+// on says which hypervisor something is on.
+func on(hypervisor string) string {
+	if hypervisor == "" {
+		return ""
+	}
+	return " on hypervisor " + hypervisor
+}
+
+// Forget deletes what is known of a network that nothing is leased from; when the
+// store is shared, what this hypervisor has of its own, and [Pool.ForgetShared] the
+// rest.
 func (p *Pool) Forget(tx store.Tx, network string) error {
 	for _, prefix := range []string{nextPrefix, queuePrefix, freedPrefix} {
+		if err := tx.DeletePrefix(prefix + network + "/"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ForgetShared deletes what is known of a network to all hypervisors, in the
+// transaction that removes the network, which nothing is leased from. What others
+// have of their own does no harm until they call [Pool.Forget].
+func (p *Pool) ForgetShared(tx store.Tx, network string) error {
+	for _, prefix := range []string{blockPrefix, sparePrefix, treePrefix} {
 		if err := tx.DeletePrefix(prefix + network + "/"); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func newRig(t *testing.T, quarantine time.Duration, subnets ...string) *rig {
 	}
 	n, err := n.Complete()
 	require.NoError(t, err)
-	return &rig{t: t, store: memstore.New(), pool: ipam.New(quarantine), net: n}
+	return &rig{t: t, store: memstore.New(), pool: ipam.New(ipam.Options{Quarantine: quarantine}), net: n}
 }
 
 func owner(i int) ipam.Owner {

@@ -56,8 +56,8 @@ func (p pool) head() (*queued, error) {
 		return nil, err
 	}
 	var q queued
-	if err := json.Unmarshal(items[0].Value, &q); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", items[0].Key, err)
+	if err := decode(items[0], &q); err != nil {
+		return nil, err
 	}
 	return &q, nil
 }
@@ -89,9 +89,9 @@ func (p pool) claim(a netip.Addr) error {
 	}
 	switch {
 	case found && l.VM != "":
-		return addressTaken(a, "is reserved for vm "+l.VM+"; choose another")
+		return addressTaken(a, l.holder()+"; choose another")
 	case found:
-		return addressTaken(a, "is leased to "+l.Owner.Key.String()+"; choose another, or detach that one")
+		return addressTaken(a, l.holder()+"; choose another, or detach that one")
 	}
 	return p.unqueue(a)
 }
@@ -158,7 +158,7 @@ func (p pool) used(a netip.Addr) (bool, error) {
 		return true, nil
 	}
 	for _, k := range []string{leaseKey(p.network, a), freedKey(p.network, a)} {
-		if it, err := p.rd.Get(k); err != nil || it.Exists() {
+		if unused, err := store.Unused(p.rd, k); err != nil || !unused {
 			return true, err
 		}
 	}

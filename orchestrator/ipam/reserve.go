@@ -34,7 +34,7 @@ func (p *Pool) Reserve(tx store.Tx, n vnic.Network, vm string, want netip.Addr, 
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	if err := reserve(tx, vnic.Reservation{VM: vm, Network: n.Name, Address: a, Since: time.Now()}); err != nil {
+	if err := p.reserve(pl, vnic.Reservation{VM: vm, Network: n.Name, Address: a, Since: time.Now()}); err != nil {
 		return netip.Prefix{}, fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	return netip.PrefixFrom(a, pl.subnet.Bits()), nil
@@ -57,52 +57,55 @@ func subnetFor(n vnic.Network, want netip.Addr, ipv6 bool) (int, error) {
 }
 
 // reserve writes a reservation under its address and under its VM.
-func reserve(tx store.Tx, r vnic.Reservation) error {
+func (p *Pool) reserve(pl pool, r vnic.Reservation) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	l, err := json.Marshal(Lease{Network: r.Network, Address: r.Address, VM: r.VM})
-	if err != nil {
+	if _, err := p.put(pl, &Lease{Network: r.Network, Address: r.Address, VM: r.VM}); err != nil {
 		return err
 	}
-	if err := tx.Put(leaseKey(r.Network, r.Address), l); err != nil {
-		return err
-	}
-	return tx.Put(reservedKey(r.VM, r.Network, r.Address), b)
+	return pl.tx.Put(reservedKey(r.VM, r.Network, r.Address), b)
 }
 
 // Unreserve gives a reserved address back: it may be leased at once. One that is
 // not reserved for the VM is left alone.
 func (p *Pool) Unreserve(tx store.Tx, vm, network string, a netip.Addr) error {
-	was, err := p.unreserve(tx, vm, network, a)
+	was, l, err := p.unreserve(tx, vm, network, a)
 	if err != nil || !was {
 		return err
 	}
-	return enqueue(tx, network, a, time.Now().Add(-p.quarantine))
+	return p.giveBack(tx, l, time.Now().Add(-p.quarantine))
 }
 
 // TakeOver ends the VM's reservations of those addresses, for an attachment of
 // the VM that takes them in the same transaction.
 func (p *Pool) TakeOver(tx store.Tx, vm, network string, addrs []netip.Addr) error {
 	for _, a := range addrs {
-		if _, err := p.unreserve(tx, vm, network, a); err != nil {
+		if _, _, err := p.unreserve(tx, vm, network, a); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unreserve deletes a reservation, and tells whether there was one.
-func (p *Pool) unreserve(tx store.Tx, vm, network string, a netip.Addr) (was bool, err error) {
+// unreserve deletes a reservation, and tells whether there was one, with its lease.
+// Its bit stays: an attachment leases the address, or it is given back.
+func (p *Pool) unreserve(tx store.Tx, vm, network string, a netip.Addr) (was bool, l Lease, err error) {
 	it, err := tx.Get(reservedKey(vm, network, a))
 	if err != nil || !it.Exists() {
-		return false, err
+		return false, l, err
+	}
+	l = Lease{Network: network, Address: a}
+	if p.hypervisor != "" {
+		if l, err = get(tx, leaseKey(network, a)); err != nil {
+			return false, l, err
+		}
 	}
 	if err := tx.Delete(it.Key); err != nil {
-		return false, err
+		return false, l, err
 	}
-	return true, tx.Delete(leaseKey(network, a))
+	return true, l, tx.Delete(leaseKey(network, a))
 }
 
 // Reservations returns what is reserved for a VM, or for all when vm is empty, in
@@ -118,8 +121,8 @@ func (p *Pool) Reservations(tx store.ReadTx, vm string) ([]vnic.Reservation, err
 	}
 	list := make([]vnic.Reservation, len(items))
 	for i, it := range items {
-		if err := json.Unmarshal(it.Value, &list[i]); err != nil {
-			return nil, fmt.Errorf("decode %s: %w", it.Key, err)
+		if err := decode(it, &list[i]); err != nil {
+			return nil, err
 		}
 	}
 	return list, nil
@@ -130,19 +133,26 @@ func (p *Pool) Reservations(tx store.ReadTx, vm string) ([]vnic.Reservation, err
 func (p *Pool) Room(tx store.ReadTx, n vnic.Network) error {
 	for i := range n.Subnets {
 		pl := reading(tx, n, i)
-		head, err := pl.head()
-		if err != nil {
-			return err
+		room := pl.room
+		if p.hypervisor != "" {
+			room = p.share(pl).room
 		}
-		if head != nil {
-			continue
-		}
-		switch a, err := pl.lowest(); {
+		switch ok, err := room(); {
 		case err != nil:
 			return err
-		case !a.IsValid():
+		case !ok:
 			return fmt.Errorf("network %s: %w", n.Name, pl.exhausted())
 		}
 	}
 	return nil
+}
+
+// room reports whether an address is left.
+func (p pool) room() (bool, error) {
+	head, err := p.head()
+	if err != nil || head != nil {
+		return head != nil, err
+	}
+	a, err := p.lowest()
+	return a.IsValid(), err
 }

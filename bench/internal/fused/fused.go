@@ -31,20 +31,37 @@ type Fused struct {
 
 // New makes the network, of one IPv4 and one IPv6 subnet.
 func New(ctx context.Context, s *site.Site, vm, network string, subnets ...netip.Prefix) (*Fused, error) {
-	f := &Fused{site: s, vm: vm, network: network}
-	if err := f.setUp(ctx, subnets); err != nil {
-		return nil, errors.Join(f.explain(fmt.Errorf("set up network %s: %w", network, err)), f.Close())
+	return Open(ctx, s, vm, Network{Name: network, Subnets: subnets})
+}
+
+// Network says what network the pods are attached to.
+type Network struct {
+	Name    string
+	Subnets []netip.Prefix // one IPv4, and at most one IPv6
+	Bridge  string         // one that exists; default: one that brfuse makes
+	MTU     int            // bytes; default: brfuse's
+}
+
+func (n Network) message() *brfusev1.Network {
+	m := &brfusev1.Network{Name: n.Name, Bridge: n.Bridge, External: n.Bridge != "", Mtu: uint32(n.MTU)}
+	for _, s := range n.Subnets {
+		m.Subnets = append(m.Subnets, s.String())
+	}
+	return m
+}
+
+// Open makes the network.
+func Open(ctx context.Context, s *site.Site, vm string, n Network) (*Fused, error) {
+	f := &Fused{site: s, vm: vm, network: n.Name}
+	if err := f.setUp(ctx, n.message()); err != nil {
+		return nil, errors.Join(f.explain(fmt.Errorf("set up network %s: %w", n.Name, err)), f.Close())
 	}
 	return f, nil
 }
 
-func (f *Fused) setUp(ctx context.Context, subnets []netip.Prefix) (err error) {
+func (f *Fused) setUp(ctx context.Context, n *brfusev1.Network) (err error) {
 	if f.client, err = f.site.Client(); err != nil {
 		return err
-	}
-	n := &brfusev1.Network{Name: f.network}
-	for _, s := range subnets {
-		n.Subnets = append(n.Subnets, s.String())
 	}
 	if n, err = f.client.CreateNetwork(ctx, &brfusev1.CreateNetworkRequest{Network: n}); err != nil {
 		return err
@@ -86,17 +103,24 @@ type Attachment struct {
 	Steps []Step     // of the attach
 }
 
-// Attach attaches a pod.
-func (f *Fused) Attach(ctx context.Context, pod string) (Attachment, error) {
-	a, err := f.client.Attach(ctx, &brfusev1.AttachRequest{Vm: f.vm, Pod: pod, Network: f.network})
+// Attach attaches a pod. It gets those addresses of the network's subnets, or, if
+// there are none, such as are free. After an error the pod is not attached.
+func (f *Fused) Attach(ctx context.Context, pod string, addrs ...netip.Addr) (Attachment, error) {
+	req := &brfusev1.AttachRequest{Vm: f.vm, Pod: pod, Network: f.network}
+	for _, a := range addrs {
+		req.Addresses = append(req.Addresses, a.String())
+	}
+	a, err := f.client.Attach(ctx, req)
 	if err != nil {
 		return Attachment{}, f.explain(fmt.Errorf("attach pod %s: %w", pod, err))
 	}
-	if err := f.checkDevice(a); err != nil {
-		return Attachment{}, err
+	err = f.checkDevice(a)
+	addr, addrErr := address(a)
+	if err = errors.Join(err, addrErr); err != nil {
+		_, _, undoErr := f.Detach(ctx, pod)
+		return Attachment{}, errors.Join(err, undoErr)
 	}
-	addr, err := address(a)
-	return Attachment{addr, a.GetSlot(), steps(a)}, err
+	return Attachment{addr, a.GetSlot(), steps(a)}, nil
 }
 
 // Detach detaches a pod. The time is that of the call alone.

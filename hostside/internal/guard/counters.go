@@ -25,7 +25,7 @@ const (
 	ReasonRate      Reason = "rate"      // more than the tap's limit
 	ReasonStray     Reason = "stray"     // went to the host beside the bridge
 
-	ReasonDestination Reason = "destination" // to a pod, for an address that is not leased to it
+	ReasonDestination Reason = "destination" // to a pod, for an address or by a MAC that is not its own
 )
 
 var bridgeReasons = []Reason{
@@ -46,15 +46,18 @@ func (g *Guard) Counters(context.Context) (map[Reason]Count, error) {
 	defer g.mu.Unlock()
 	var counts map[Reason]Count
 	err := g.transactLocked(func(c *nftables.Conn) (err error) {
-		counts, err = readCounters(c)
+		counts, err = readCounters(c, bridgeTable, inetTable)
 		return err
 	})
+	if err == nil {
+		err = g.countDirectLocked(counts)
+	}
 	return counts, err
 }
 
-func readCounters(c *nftables.Conn) (map[Reason]Count, error) {
+func readCounters(c *nftables.Conn, tables ...*nftables.Table) (map[Reason]Count, error) {
 	counts := make(map[Reason]Count)
-	for _, t := range []*nftables.Table{bridgeTable, inetTable} {
+	for _, t := range tables {
 		ok, err := exists(c, t)
 		if err != nil {
 			return nil, err

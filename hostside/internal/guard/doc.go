@@ -1,5 +1,5 @@
 // Package guard keeps the packet filter of a hypervisor: what may come in by a
-// pod's tap and how much, which ports of the host lead to pods, and which networks
+// pod's tap and how much, which ports of the host lead to which pods, and which networks
 // hide behind the host's own address. It owns the
 // nftables tables "brfuse" of the families bridge and inet, and is the only
 // package that imports an nftables library.
@@ -7,8 +7,8 @@
 // # Anti-spoofing
 //
 // The bridge table sees every frame that a tap, recognised by its name alone,
-// hands to a bridge. Three sets say what is leased: tap and MAC, tap and IPv4
-// address, tap and IPv6 address; the MAC's own link-local address is always
+// hands to a bridge. Three sets say what is leased: tap and MAC, and these
+// with an IPv4 or an IPv6 address; the MAC's own link-local address is always
 // among the last. A frame passes when
 //
 //   - its source MAC is the tap's, and it is untagged ARP, IPv4 or IPv6;
@@ -25,19 +25,32 @@
 // Everything else is dropped and counted under a [Reason]. A tap of which the
 // sets know nothing can send nothing, so the filter is closed before a port is
 // told of, while the daemon is down, and after a crash. A lookup costs the same
-// with one port as with thousands, and a change of one port is one small batch.
+// with one port as with thousands, and a change of one port is one small batch. Packets
+// from a leased address are looked up once, before all else: what remains for them is
+// the list of what even they may not send.
 //
 // The bridge hook alone is not enough. A bridge passes frames for the group
 // addresses 01:80:c2:00:00:0x on to the host beside that hook, and a tap that
 // is in no bridge gives all to the host. So the inet table drops what reaches
 // the host by a tap; bridged traffic comes in by the bridge and is not affected.
 //
+// A port of a network without addresses is in a set of its own: what it sends needs
+// nothing but its MAC, which ARP and neighbour discovery must tell, too. It is no DHCP
+// server or router either, and is sent what is for its MAC.
+//
+// # Macvtaps
+//
+// A macvtap is in no bridge. What its guest sends is what the device sends to the
+// uplink, and what it receives comes in by the device: the same rules are there in a table of
+// the family netdev, one for each macvtap, named as it is. It is made before the device is
+// set up, and deleted with the port; a device that is deleted takes its chains along.
+//
 // # Delivery
 //
 // A vNIC of a pool keeps its MAC from one pod to the next, and neighbours remember it
 // for the former one's addresses for a while. A second chain of the bridge table sees
-// what leaves by a tap, and drops what is for one station and for no address that is
-// leased to it.
+// what leaves by a tap, and drops of IPv4 and IPv6 what is for one station, but not for
+// the tap's MAC and an address that is leased to it.
 //
 // # Masquerading
 //
@@ -52,6 +65,17 @@
 // leaves by the bridge by which it came is masqueraded too: the answer would pass
 // the host by. The chains are there while a port has any.
 //
+// # Services
+//
+// A port of the host may lead to many pods, on this host and on others. A map leads
+// from protocol and port to a chain that draws a number, of which there is one for each
+// count of targets, and a second map from these three to address and port of a pod: a
+// target more or less is two or three elements. The first packet of a connection
+// decides. What goes to a pod on another host gets an address of this host's in the
+// pod's network as its source, so that the answers come back here; what stays keeps its own.
+// Published ports come first. The frames of other hosts come and go by a port of the
+// bridge that is no tap, and pass the bridge table.
+//
 // # Limits
 //
 // A chain of the bridge table, behind the filter, has a rule for each
@@ -59,7 +83,7 @@
 //
 // # Lifetime
 //
-// The tables exist while there is a network or a port. The kernel's copy is the
+// The tables exist while there is a network, a port or a service. The kernel's copy is the
 // state: [Open] reads what an earlier process left, and builds the tables anew
 // around it. Replacement is atomic and keeps the counters.
 package guard

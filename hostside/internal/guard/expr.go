@@ -8,13 +8,20 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/brfuse/brfuse/vnic"
 )
 
 // The registers that rules use. Each holds 16 bytes: an interface's name fits
-// the first, and the address beside it the second, as a set's key wants them.
+// the first, and a MAC the first two words of the second; regIP is its third word, from
+// which on an IP address is. So they lie as a set's key wants them.
 const (
-	reg  = 1
-	reg2 = 2
+	reg   = unix.NFT_REG_1
+	reg2  = unix.NFT_REG_2
+	regIP = unix.NFT_REG32_06
+
+	macBytes = 6
+	beforeIP = unix.IFNAMSIZ + macBytes + 2 // in a key: each part fills whole words
 )
 
 // match is a part of a rule: the expressions of one condition or action.
@@ -39,42 +46,51 @@ func bytesAreNot(base expr.PayloadBase, offset uint32, want ...byte) match {
 	return match{load(base, offset, uint32(len(want)), reg), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: want}}
 }
 
-// leased matches when the tap that a frame came in by and the address at offset are
-// in set.
+// leased matches when the tap that a frame came in by, the frame's source MAC and the
+// IP address at offset are in set.
 func leased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
-	return inSet(expr.MetaKeyIIFNAME, set, base, offset, false)
+	return inSet(set, expr.MetaKeyIIFNAME, ethSource, base, offset, false)
 }
 
 // notLeased matches when the address is there, and not in set with the tap that the
-// frame came in by.
+// frame came in by and its source MAC.
 func notLeased(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
-	return inSet(expr.MetaKeyIIFNAME, set, base, offset, true)
+	return inSet(set, expr.MetaKeyIIFNAME, ethSource, base, offset, true)
 }
 
-// notTheirs is notLeased for the tap that the frame goes out by.
-func notTheirs(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
-	return inSet(expr.MetaKeyOIFNAME, set, base, offset, true)
+// theirs is leased for the tap that the frame goes out by and its destination MAC.
+func theirs(set *nftables.Set, base expr.PayloadBase, offset uint32) match {
+	return inSet(set, expr.MetaKeyOIFNAME, ethDestination, base, offset, false)
 }
 
-func inSet(tap expr.MetaKey, set *nftables.Set, base expr.PayloadBase, offset uint32, invert bool) match {
-	address := set.KeyType.Bytes - unix.IFNAMSIZ
-	if set == macSet {
-		address = 6
-	}
+func inSet(set *nftables.Set, tap expr.MetaKey, mac uint32, base expr.PayloadBase, offset uint32, invert bool) match {
 	return match{
-		meta(tap), load(base, offset, address, reg2),
+		meta(tap), load(eth, mac, macBytes, reg2), load(base, offset, set.KeyType.Bytes-beforeIP, regIP),
 		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID, Invert: invert},
 	}
 }
 
+// leasedMAC matches when the MAC at offset is that of the tap that a frame came in by.
+func leasedMAC(base expr.PayloadBase, offset uint32) match { return inMACs(base, offset, false) }
+
+// notLeasedMAC matches when the MAC is there, and another one.
+func notLeasedMAC(base expr.PayloadBase, offset uint32) match { return inMACs(base, offset, true) }
+
+func inMACs(base expr.PayloadBase, offset uint32, invert bool) match {
+	return match{
+		meta(expr.MetaKeyIIFNAME), load(base, offset, macBytes, reg2),
+		&expr.Lookup{SourceRegister: reg, SetName: macSet.Name, SetID: macSet.ID, Invert: invert},
+	}
+}
+
 // fromTap matches what comes in by a tap of brfuse's, leased or not.
-func fromTap(prefix string) match { return byTap(expr.MetaKeyIIFNAME, prefix) }
+func fromTap() match { return byTap(expr.MetaKeyIIFNAME) }
 
 // toTap matches what goes out by a tap of brfuse's.
-func toTap(prefix string) match { return byTap(expr.MetaKeyOIFNAME, prefix) }
+func toTap() match { return byTap(expr.MetaKeyOIFNAME) }
 
-func byTap(tap expr.MetaKey, prefix string) match {
-	return match{meta(tap), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(prefix)}}
+func byTap(tap expr.MetaKey) match {
+	return match{meta(tap), &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(vnic.Prefix)}}
 }
 
 // forGroup matches frames for more than one station.

@@ -25,6 +25,8 @@ type Port struct {
 	Addresses []netip.Addr
 	Published []Published // in the order of [Publish]
 	Limit     Limit
+	Open      bool // it may send from, and is sent what is for, any address
+	Direct    bool // it is a macvtap, in no bridge: it has neither Published nor Limit
 }
 
 // Guard is the packet filter of one network namespace. It is safe for
@@ -38,10 +40,15 @@ type Guard struct {
 	nft      *nftables.Conn
 	closed   bool
 	ports    map[string]Port
+	direct   directPorts
 	networks map[string]vnic.Network
-	// The tables in the kernel have what published ports and limits take.
-	publishing, limiting bool
+	services map[serviceKey]served
+	has      needs // what the tables in the kernel have
 }
+
+// needs is what tables have only for those who need it, so that a kernel may lack it:
+// published ports, limits and services.
+type needs struct{ publishing, limiting, serving bool }
 
 // Open returns the filter of the calling thread's network namespace, with the
 // ports and masqueraded networks that an earlier process left. When there are
@@ -51,7 +58,7 @@ func Open(log *slog.Logger) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet filter: %w", err)
 	}
-	g := &Guard{log: log, netns: netns, ports: map[string]Port{}, networks: map[string]vnic.Network{}}
+	g := &Guard{log: log, netns: netns, ports: map[string]Port{}, direct: newDirectPorts(), networks: map[string]vnic.Network{}, services: map[serviceKey]served{}}
 	if err := g.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open packet filter: %w", err), g.Close())
 	}
@@ -68,6 +75,9 @@ func (g *Guard) start() error {
 	found, err := g.load()
 	if err == nil && found {
 		err = g.applyLocked()
+	}
+	if err == nil {
+		err = g.loadDirectLocked()
 	}
 	if err != nil {
 		return err
@@ -118,6 +128,9 @@ func (g *Guard) transactLocked(f func(*nftables.Conn) error) error {
 func (g *Guard) SetNetwork(_ context.Context, n vnic.Network) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if n.Kind == vnic.KindMacvtap {
+		return g.checkDirect(n)
+	}
 	old, had := g.networks[n.Name]
 	g.networks[n.Name] = n
 	err := g.applyLocked()
@@ -131,11 +144,11 @@ func (g *Guard) SetNetwork(_ context.Context, n vnic.Network) error {
 }
 
 // RemoveNetwork takes a network's masquerading away, and the tables with the
-// last network when there is no port either.
+// last network when there is no port or service either.
 func (g *Guard) RemoveNetwork(_ context.Context, name string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.networks[name]; !ok && len(g.networks)+len(g.ports) > 0 {
+	if _, ok := g.networks[name]; !ok && !g.emptyLocked() {
 		return nil
 	}
 	old, had := g.networks[name]
@@ -153,6 +166,9 @@ func (g *Guard) RemoveNetwork(_ context.Context, name string) error {
 func (g *Guard) Port(tap string) Port {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if p, ok := g.direct.ports[tap]; ok {
+		return p
+	}
 	return g.ports[tap]
 }
 
@@ -160,71 +176,84 @@ func (g *Guard) Port(tap string) Port {
 func (g *Guard) Ports() []Port {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.SortedFunc(maps.Values(g.ports), func(a, b Port) int { return cmp.Compare(a.Tap, b.Tap) })
+	all := slices.AppendSeq(slices.Collect(maps.Values(g.ports)), maps.Values(g.direct.ports))
+	slices.SortFunc(all, func(a, b Port) int { return cmp.Compare(a.Tap, b.Tap) })
+	return all
 }
 
 // applyLocked replaces both tables by what g says, in one transaction, and
-// keeps the counters' values. Without network and port they go.
+// keeps the counters' values. Without network, port and service they go.
 func (g *Guard) applyLocked() error {
 	var counted map[Reason]Count
 	err := g.transactLocked(func(c *nftables.Conn) (err error) {
-		counted, err = readCounters(c)
+		counted, err = readCounters(c, bridgeTable, inetTable)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	publishing, limiting := g.needsLocked()
+	need := g.needsLocked()
 	err = g.transactLocked(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{bridgeTable, inetTable} {
 			c.AddTable(t) // so that deleting it works
 			c.DelTable(t)
 		}
-		if len(g.networks)+len(g.ports) == 0 {
+		if g.emptyLocked() {
 			return nil
 		}
 		ports := slices.Collect(maps.Values(g.ports))
+		all := elementsOf(ports...)
+		for key, s := range g.services {
+			all.addService(key, s)
+		}
 		return errors.Join(
-			addBridgeTable(c, ports, counted, limiting),
-			addInetTable(c, slices.Collect(maps.Values(g.networks)), counted, publishing),
-			elementsOf(ports...).each(c.SetAddElements),
+			addBridgeTable(c, ports, counted, need.limiting),
+			addInetTable(c, slices.Collect(maps.Values(g.networks)), counted, need, g.services),
+			all.each(c.SetAddElements),
 		)
 	})
 	if err == nil {
-		g.publishing, g.limiting = publishing, limiting
+		g.has = need
 		return nil
 	}
 	if errors.Is(err, unix.EPERM) {
 		return err
 	}
-	if missing := g.missing(publishing, limiting); missing != nil {
+	if missing := g.missing(need); missing != nil {
 		return missing // says why
 	}
 	return err
 }
 
-// needsLocked tells what the tables must have. Without need they have neither,
-// so that a kernel may lack it.
-func (g *Guard) needsLocked() (publishing, limiting bool) {
+// emptyLocked tells whether there is nothing that takes tables.
+func (g *Guard) emptyLocked() bool { return len(g.networks)+len(g.ports)+len(g.services) == 0 }
+
+// needsLocked tells what the tables must have.
+func (g *Guard) needsLocked() needs {
+	serving := len(g.services) > 0
+	need := needs{publishing: serving, serving: serving}
 	for _, p := range g.ports {
-		publishing = publishing || len(p.Published) > 0
-		limiting = limiting || p.Limit != Limit{}
+		need.publishing = need.publishing || len(p.Published) > 0
+		need.limiting = need.limiting || p.Limit != Limit{}
 	}
-	return publishing, limiting
+	return need
 }
 
 // missing returns what the kernel lacks of what is needed, or nil. It has a
 // connection of its own: a probe that fails may leave answers in it.
-func (g *Guard) missing(publishing, limiting bool) error {
+func (g *Guard) missing(need needs) error {
 	c, err := nftables.New(nftables.WithNetNSFd(g.netns.FD()))
 	if err == nil {
 		err = probe(c, base)
 	}
-	if err == nil && publishing {
+	if err == nil && need.publishing {
 		err = probe(c, forPublishing)
 	}
-	if err == nil && limiting {
+	if err == nil && need.limiting {
 		err = probe(c, forLimits)
+	}
+	if err == nil && need.serving {
+		err = probe(c, forServices)
 	}
 	return err
 }

@@ -118,6 +118,40 @@ func TestIntegrationRestartKeepsPortsAndCounters(t *testing.T) {
 	assert.Equal(t, before, s.ns.Run("nft", "list", "ruleset"), "the tables were put up again, counters included")
 }
 
+// An earlier version had no MAC in the keys of the sets of addresses. After an upgrade
+// nothing of what pods may send is forgotten.
+func TestIntegrationUpgradeKeepsPorts(t *testing.T) {
+	ns := netnstest.New(t)
+	ns.Run("nft", `table bridge brfuse {
+	set mac { typeof iifname . ether saddr; elements = { "brf0000000001" . 02:00:00:00:00:01 } }
+	set ipv4 { typeof iifname . ip saddr; elements = { "brf0000000001" . 10.9.0.1 } }
+	set ipv6 { typeof iifname . ip6 saddr; elements = { "brf0000000001" . fe80::ff:fe00:1, "brf0000000001" . fd00::1 } }
+}`)
+	want := portNumber(1)
+	want.Addresses[1] = netip.MustParseAddr("fd00::1")
+	for range 2 { // from the old tables, and from those that were made of them
+		assert.Equal(t, []guard.Port{want}, openGuard(t, ns).Ports())
+		assert.Contains(t, ns.Run("nft", "list", "set", "bridge", "brfuse", "ipv4"), `"brf0000000001" . 02:00:00:00:00:01 . 10.9.0.1`)
+	}
+}
+
+// A rule set that was saved before an upgrade may be loaded after it.
+func TestIntegrationTablesOfAnEarlierVersionAreReplaced(t *testing.T) {
+	ns := netnstest.New(t)
+	g := openGuard(t, ns)
+	require.NoError(t, g.SetPort(t.Context(), portNumber(1)))
+	ns.Run("nft", `delete table bridge brfuse
+table bridge brfuse {
+	set mac { typeof iifname . ether saddr; }
+	set ipv4 { typeof iifname . ip saddr; }
+	set ipv6 { typeof iifname . ip6 saddr; }
+}`)
+	require.NoError(t, g.SetPort(t.Context(), portNumber(2)))
+	require.NoError(t, g.SetPort(t.Context(), portNumber(1)))
+	assert.Contains(t, ns.Run("nft", "list", "set", "bridge", "brfuse", "ipv4"), `"brf0000000002" . 02:00:00:00:00:02 . 10.9.0.2`)
+	assert.Len(t, openGuard(t, ns).Ports(), 2)
+}
+
 func TestIntegrationDeletedTablesAreRestored(t *testing.T) {
 	ns := netnstest.New(t)
 	g := openGuard(t, ns)

@@ -47,7 +47,7 @@ func addBridgeTable(c *nftables.Conn, ports []Port, counted map[Reason]Count, li
 	for _, r := range bridgeReasons {
 		c.AddObj(counterObj(bridgeTable, r, counted[r]))
 	}
-	for _, set := range []*nftables.Set{macSet, ipv4Set, ipv6Set} {
+	for _, set := range []*nftables.Set{macSet, openSet, ipv4Set, ipv6Set} {
 		if err := c.AddSet(set, nil); err != nil {
 			return err
 		}
@@ -65,12 +65,15 @@ func addBridgeTable(c *nftables.Conn, ports []Port, counted map[Reason]Count, li
 	return nil
 }
 
-func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]Count, publishing bool) error {
+func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]Count, need needs, services map[serviceKey]served) error {
 	c.AddTable(inetTable)
 	c.AddObj(counterObj(inetTable, ReasonStray, counted[ReasonStray]))
 	bridges := make([]nftables.SetElement, 0, len(networks))
 	names := make([]string, 0, len(networks))
 	for _, n := range networks {
+		if n.Bridge == "" {
+			continue // of macvtaps
+		}
 		bridges = append(bridges, nftables.SetElement{Key: ifname(n.Bridge), Comment: n.Name})
 		names = append(names, n.Bridge)
 	}
@@ -84,13 +87,21 @@ func addInetTable(c *nftables.Conn, networks []vnic.Network, counted map[Reason]
 	}
 	addChains(c, []chainRules{
 		{strays, nil},
-		{strays, [][]expr.Any{rule(fromTap(vnic.Prefix), drop(ReasonStray))}},
+		{strays, [][]expr.Any{rule(fromTap(), drop(ReasonStray))}},
 		{postrouting, nil},
 	})
-	if publishing {
+	if need.serving {
+		if err := addServices(c, services); err != nil {
+			return err
+		}
+	}
+	if need.publishing {
 		if err := addPublishing(c, names); err != nil {
 			return err
 		}
+	}
+	if need.serving {
+		addDispatch(c)
 	}
 	for _, n := range networks {
 		for _, p := range n.Subnets {

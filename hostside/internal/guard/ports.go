@@ -15,6 +15,9 @@ import (
 func (g *Guard) SetPort(_ context.Context, p Port) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if p.Direct {
+		return g.setDirectLocked(p)
+	}
 	old, had := g.ports[p.Tap]
 	p.Addresses, p.Published = slices.Clone(p.Addresses), slices.Clone(p.Published)
 	g.ports[p.Tap] = p
@@ -33,13 +36,16 @@ func (g *Guard) SetPort(_ context.Context, p Port) error {
 func (g *Guard) RemovePort(_ context.Context, tap string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if _, ok := g.direct.ports[tap]; ok {
+		return g.removeDirectLocked(tap)
+	}
 	old, had := g.ports[tap]
 	if !had {
 		return nil
 	}
 	delete(g.ports, tap)
 	var err error
-	if len(g.networks)+len(g.ports) == 0 {
+	if g.emptyLocked() {
 		err = g.applyLocked()
 	} else {
 		err = g.changeLocked(old, true, Port{Tap: tap})
@@ -55,8 +61,8 @@ func (g *Guard) RemovePort(_ context.Context, tap string) error {
 // afterwards. When the kernel has the tables otherwise than g knows, they are
 // made anew: someone flushed the rule set.
 func (g *Guard) changeLocked(old Port, known bool, p Port) error {
-	publishes, limits := len(p.Published) > 0 && !g.publishing, p.Limit != Limit{} && !g.limiting
-	if !known && len(g.networks)+len(g.ports) == 1 || publishes || limits {
+	publishes, limits := len(p.Published) > 0 && !g.has.publishing, p.Limit != Limit{} && !g.has.limiting
+	if !known && len(g.networks)+len(g.ports)+len(g.services) == 1 || publishes || limits {
 		return g.applyLocked() // there are no tables yet, or they lack what it takes
 	}
 	var add, del elements
@@ -73,7 +79,8 @@ func (g *Guard) changeLocked(old Port, known bool, p Port) error {
 		changeLimit(c, p.Tap, old.Limit, p.Limit)
 		return add.each(c.SetAddElements)
 	})
-	if errors.Is(err, unix.ENOENT) {
+	// EINVAL: sets of an earlier version were loaded, with other keys.
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
 		g.log.Warn("packet filter was changed by someone else, restoring it", "table", tableName)
 		return g.applyLocked()
 	}

@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -23,7 +24,7 @@ const (
 	inInet   = nftables.TableFamilyINet
 )
 
-// What every filter takes, and what only published ports and limits do. What a
+// What every filter takes, and what only published ports, limits and services do. What a
 // feature takes beside its own was looked for by those before it, so that the first
 // that fails names what is missing.
 var (
@@ -37,7 +38,7 @@ var (
 		{"nftables rules that use named counters", "nft_objref (CONFIG_NFT_OBJREF)", inBridge, probeCounting},
 		// A kernel that has it as a module takes no other for it.
 		{"nftables matching of interfaces in the family bridge", "nft_meta_bridge (CONFIG_NFT_BRIDGE_META)", inBridge, probeRule(func() match {
-			return rule(fromTap(vnic.Prefix), accept())
+			return rule(fromTap(), accept())
 		})},
 		{"nftables matching of ipv6 extension headers", "nf_tables (CONFIG_NFT_EXTHDR)", inBridge, probeRule(func() match {
 			return rule(protocol(unix.IPPROTO_ICMPV6), laterFragment(), accept())
@@ -48,6 +49,11 @@ var (
 		{"nftables matching of the host's own addresses", "nft_fib_inet (CONFIG_NFT_FIB_INET)", inInet, probeRule(addressedToHost)},
 		{"nftables matching of tracked connections", "nft_ct (CONFIG_NFT_CT)", inInet, probeRule(translated)},
 		{"nftables translation of destinations", "nft_nat (CONFIG_NFT_NAT), Linux 5.6 or later", inInet, probeTranslation},
+	}
+	forServices = []feature{
+		{"nftables random numbers", "nft_numgen (CONFIG_NFT_NUMGEN)", inInet, probeRule(func() match {
+			return match{&expr.Numgen{Register: reg, Modulus: 2, Type: unix.NFT_NG_RANDOM}}
+		})},
 	}
 	forLimits = []feature{
 		{"nftables limits", "nft_limit (CONFIG_NFT_LIMIT)", inBridge, probeRule(func() match {
@@ -62,6 +68,9 @@ func Probe() error { return probeAll(base) }
 
 // ProbePublishing is [Probe] for what published ports take beside.
 func ProbePublishing() error { return probeAll(forPublishing) }
+
+// ProbeServices is [ProbePublishing] for what services take beside.
+func ProbeServices() error { return probeAll(slices.Concat(forPublishing, forServices)) }
 
 // ProbeLimits is [Probe] for what limits take beside.
 func ProbeLimits() error { return probeAll(forLimits) }

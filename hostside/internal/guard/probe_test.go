@@ -55,6 +55,7 @@ func TestProbeNamesTheModule(t *testing.T) {
 		{"fib", forPublishing, "fib", inInet, "nft_fib_inet"},
 		{"ct", forPublishing, "ct", inInet, "nft_ct "},
 		{"nat", forPublishing, "nat", inInet, "nft_nat"},
+		{"numgen", forServices, "numgen", inInet, "nft_numgen"},
 		{"limit", forLimits, "limit", inBridge, "nft_limit"},
 	}
 	for _, tt := range tests {
@@ -93,11 +94,16 @@ func TestEveryExpressionIsProbed(t *testing.T) {
 		return req, nil
 	}))
 	require.NoError(t, err)
-	for _, features := range [][]feature{base, forPublishing, forLimits} {
+	for _, features := range [][]feature{base, forPublishing, forServices, forLimits} {
 		require.NoError(t, probe(c, features))
 	}
 	rules := [][]expr.Any{masquerade(netip.MustParsePrefix("10.9.0.0/24")), hairpin(), addressedToHost(), translate(at6, true)}
-	for _, chain := range bridgeRules() {
+	chains := bridgeRules()
+	for _, m := range serviceMaps {
+		rules = append(rules, m.serve(), m.masquerade())
+		chains = append(chains, spread{m.v6, 3}.rules()...)
+	}
+	for _, chain := range chains {
 		rules = append(rules, chain.rules...)
 	}
 	for _, e := range slices.Concat(rules...) {

@@ -157,6 +157,8 @@ func publish(t *testing.T, g *guard.Guard, p guard.Port, mappings ...vnic.PortMa
 
 func TestIntegrationPublishedPorts(t *testing.T) {
 	w, ports := newTown(t)
+	before, err := w.g.Counters(t.Context()) // a pod may have sent before its tap was in the bridge
+	require.NoError(t, err)
 	for _, network := range []string{"tcp", "udp"} {
 		serve(t, w.a, network, ":80", "a")
 		serve(t, w.c, network, ":8080", "c")
@@ -212,7 +214,7 @@ func TestIntegrationPublishedPorts(t *testing.T) {
 	}
 	counters, err := w.g.Counters(t.Context())
 	require.NoError(t, err)
-	assert.Zero(t, counters[guard.ReasonStray], "all of it passed the bridge")
+	assert.Equal(t, before[guard.ReasonStray], counters[guard.ReasonStray], "all of it passed the bridge")
 	assert.Zero(t, counters[guard.ReasonIPv4], "answers have the pod's own address")
 }
 

@@ -30,6 +30,10 @@ type segment struct {
 	br   rtnl.HostLink
 	host *os.File // a packet socket on the bridge itself
 	a, b pod
+
+	// One of macvtaps has an uplink, and br is the link at its other end.
+	uplink rtnl.HostLink
+	conn   *rtnl.Conn
 }
 
 type pod struct {
@@ -84,6 +88,9 @@ func newSegment(t *testing.T) *segment {
 
 func (s *segment) pod(mac vnic.MAC, addrs ...string) pod {
 	s.t.Helper()
+	if s.conn != nil {
+		return s.directPod(mac, addrs...)
+	}
 	p := pod{id: vnic.NewID(), mac: mac, ll: mac.LinkLocal().String()}
 	s.ns.In(func() error {
 		files, err := rtnl.OpenTap(p.id.TapName(), 1)

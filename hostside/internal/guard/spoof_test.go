@@ -21,8 +21,10 @@ const (
 	solicited        = "ff02::1:ff00:3"
 )
 
-func TestIntegrationHonestTrafficPasses(t *testing.T) {
-	s := newSegment(t)
+func TestIntegrationHonestTrafficPasses(t *testing.T) { onEither(t, honestTrafficPasses) }
+
+func honestTrafficPasses(t *testing.T, s *segment) {
+	t.Helper()
 	a, b := s.a, s.b
 	for _, tt := range []struct {
 		name  string
@@ -66,8 +68,10 @@ func TestIntegrationHonestTrafficPasses(t *testing.T) {
 	}
 }
 
-func TestIntegrationForgeriesAreDropped(t *testing.T) {
-	s := newSegment(t)
+func TestIntegrationForgeriesAreDropped(t *testing.T) { onEither(t, forgeriesAreDropped) }
+
+func forgeriesAreDropped(t *testing.T, s *segment) {
+	t.Helper()
 	a, b := s.a, s.b
 	other := vnic.MAC{0x02, 0, 0x5e, 0, 0x53, 0xee}
 	na := frametest.ND(136, bIP6, frametest.Option(2, a.mac))
@@ -79,6 +83,12 @@ func TestIntegrationForgeriesAreDropped(t *testing.T) {
 		{"mac of nobody", frametest.Ether(other, frametest.Broadcast, pIP4, frametest.IP4(aIP4, bIP4, pUDP, frametest.UDP(1, 2))), guard.ReasonMAC},
 		{"mac of the neighbour", frametest.Ether(b.mac, frametest.Broadcast, pIP4, frametest.IP4(aIP4, bIP4, pUDP, frametest.UDP(1, 2))), guard.ReasonMAC},
 		{"mac of the host", frametest.Ether(s.br.MAC, frametest.Broadcast, pARP, frametest.ARP(1, a.mac, aIP4, bIP4)), guard.ReasonMAC},
+
+		{"mac of nobody, ipv6", frametest.Ether(other, frametest.Broadcast, pIP6, frametest.IP6(aIP6, bIP6, pUDP, frametest.UDP(1, 2))), guard.ReasonMAC},
+		{"mac of nobody, link-local", frametest.Ether(other, frametest.Broadcast, pIP6, frametest.IP6(a.ll, bIP6, pUDP, frametest.UDP(1, 2))), guard.ReasonMAC},
+		{"mac of nobody, dad", frametest.Ether(other, frametest.Broadcast, pIP6, frametest.IP6("::", solicited, pICMP6, frametest.ND(135, aIP6))), guard.ReasonMAC},
+		{"mac and ipv4 address of the neighbour", frametest.Ether(b.mac, frametest.Broadcast, pIP4, frametest.IP4(bIP4, hostIP4, pUDP, frametest.UDP(1, 2))), guard.ReasonMAC},
+		{"mac and ipv6 address of the neighbour", frametest.Ether(b.mac, frametest.Broadcast, pIP6, frametest.IP6(bIP6, hostIP6, pUDP, frametest.UDP(1, 2))), guard.ReasonMAC},
 
 		{"arp sender ip of the neighbour", frametest.Ether(a.mac, frametest.Broadcast, pARP, frametest.ARP(1, a.mac, bIP4, hostIP4)), guard.ReasonARP},
 		{"arp reply for the gateway", frametest.Ether(a.mac, frametest.Broadcast, pARP, frametest.ARP(2, a.mac, hostIP4, bIP4)), guard.ReasonARP},

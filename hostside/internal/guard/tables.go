@@ -17,9 +17,12 @@ import (
 
 const tableName = "brfuse"
 
-// Sizes for the largest batches: thousands of set elements go out in one send.
+// Sizes for the largest batches: thousands of set elements go out in one send, and
+// those of services may be hundreds of thousands. They bound what is under way, and
+// take no memory of their own.
 const (
 	bufferBytes = 4 << 20
+	sendBytes   = 64 << 20
 	// elementsPerMessage keeps a list of elements below the 64 KiB of an attribute.
 	elementsPerMessage = 256
 )
@@ -29,17 +32,19 @@ var (
 	inetTable   = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 )
 
-// The sets of the bridge table. Their keys are a tap's name and an address.
+// The sets of the bridge table. Their keys are a tap's name, its MAC and, but for the
+// first, an address of its own, so that one lookup does for most packets.
 var (
 	macSet  = portSet(1, "mac", nftables.TypeEtherAddr)
-	ipv4Set = portSet(2, "ipv4", nftables.TypeIPAddr)
-	ipv6Set = portSet(3, "ipv6", nftables.TypeIP6Addr)
+	ipv4Set = portSet(2, "ipv4", nftables.TypeEtherAddr, nftables.TypeIPAddr)
+	ipv6Set = portSet(3, "ipv6", nftables.TypeEtherAddr, nftables.TypeIP6Addr)
+	openSet = portSet(40, "open", nftables.TypeEtherAddr) // of those that may have any address
 )
 
-func portSet(id uint32, name string, address nftables.SetDatatype) *nftables.Set {
+func portSet(id uint32, name string, behind ...nftables.SetDatatype) *nftables.Set {
 	return &nftables.Set{
 		Table: bridgeTable, ID: id, Name: name, Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, address),
+		KeyType: nftables.MustConcatSetType(append([]nftables.SetDatatype{nftables.TypeIFName}, behind...)...),
 	}
 }
 
@@ -55,15 +60,11 @@ func elementsOf(ports ...Port) elements {
 	all := elements{}
 	add := func(set *nftables.Set, e nftables.SetElement) { all[set] = append(all[set], e) }
 	for _, p := range ports {
-		add(macSet, element(p.Tap, p.MAC[:]))
-		add(ipv6Set, element(p.Tap, p.MAC.LinkLocal().AsSlice()))
-		for _, a := range p.Addresses {
-			switch {
-			case a.Is4():
-				add(ipv4Set, element(p.Tap, a.AsSlice()))
-			case a != p.MAC.LinkLocal():
-				add(ipv6Set, element(p.Tap, a.AsSlice()))
-			}
+		add(macSet, p.element())
+		if p.Open {
+			add(openSet, p.element())
+		} else {
+			p.eachAddress(add)
 		}
 		for _, published := range p.Published {
 			add(published.element(p.Tap))
@@ -76,13 +77,25 @@ func elementsOf(ports ...Port) elements {
 	return all
 }
 
-// element returns the element of a tap and an address.
-func element(tap string, address []byte) nftables.SetElement {
-	key := append(ifname(tap), address...)
-	for len(key)%4 != 0 { // each part of a key fills whole registers
-		key = append(key, 0)
+// eachAddress adds the addresses that the port may have.
+func (p Port) eachAddress(add func(*nftables.Set, nftables.SetElement)) {
+	add(ipv6Set, p.element(p.MAC.LinkLocal().AsSlice()...))
+	for _, a := range p.Addresses {
+		switch {
+		case a.Is4():
+			add(ipv4Set, p.element(a.AsSlice()...))
+		case a != p.MAC.LinkLocal():
+			add(ipv6Set, p.element(a.AsSlice()...))
+		}
 	}
-	return nftables.SetElement{Key: key}
+}
+
+// element returns the element of a port and an address.
+func (p Port) element(address ...byte) nftables.SetElement {
+	key := make([]byte, beforeIP, beforeIP+len(address))
+	copy(key, p.Tap)
+	copy(key[unix.IFNAMSIZ:], p.MAC[:])
+	return nftables.SetElement{Key: append(key, address...)}
 }
 
 // ifname returns a name as the kernel keeps it.
@@ -95,7 +108,11 @@ func ifname(name string) []byte {
 // each calls f for every set with the elements that belong to it, in parts that
 // fit a message.
 func (e elements) each(f func(*nftables.Set, []nftables.SetElement) error) error {
-	for _, set := range []*nftables.Set{macSet, ipv4Set, ipv6Set, at4, at6, any4, any6, ratesMap} {
+	sets := []*nftables.Set{macSet, openSet, ipv4Set, ipv6Set, at4, at6, any4, any6, ratesMap}
+	for _, m := range serviceMaps {
+		sets = append(sets, m.sets()...)
+	}
+	for _, set := range sets {
 		for part := range slices.Chunk(e[set], elementsPerMessage) {
 			if err := f(set, part); err != nil {
 				return fmt.Errorf("set %s: %w", set.Name, err)
@@ -127,13 +144,13 @@ func (g *Guard) load() (found bool, err error) {
 }
 
 func (g *Guard) loadPorts(c *nftables.Conn) error {
-	for _, set := range []*nftables.Set{macSet, ipv4Set, ipv6Set} {
+	for _, set := range []*nftables.Set{macSet, openSet, ipv4Set, ipv6Set} {
 		found, err := list(c, set)
 		if err != nil {
 			return err
 		}
 		for _, e := range found {
-			g.loadElement(set, e.Key)
+			loadElement(g.ports, set, e.Key)
 		}
 	}
 	for tap, p := range g.ports {
@@ -147,19 +164,26 @@ func (g *Guard) loadPorts(c *nftables.Conn) error {
 	return nil
 }
 
-func (g *Guard) loadElement(set *nftables.Set, key []byte) {
-	if len(key) != int(set.KeyType.Bytes) {
+// loadElement reads a key. Those of before a MAC was in them are a tap and an address.
+func loadElement(ports map[string]Port, set *nftables.Set, key []byte) {
+	address := int(set.KeyType.Bytes) - beforeIP
+	if set.Name == macSet.Name || set.Name == openSet.Name {
+		address = macBytes
+	}
+	if len(key) != int(set.KeyType.Bytes) && len(key) != unix.IFNAMSIZ+address {
 		return
 	}
 	tap := unix.ByteSliceToString(key[:unix.IFNAMSIZ])
-	p := g.ports[tap]
+	p := ports[tap]
 	p.Tap = tap
-	if set == macSet {
+	if set.Name == macSet.Name {
 		copy(p.MAC[:], key[unix.IFNAMSIZ:])
-	} else if a, ok := netip.AddrFromSlice(key[unix.IFNAMSIZ:]); ok && a != p.MAC.LinkLocal() {
+	} else if set.Name == openSet.Name {
+		p.Open = true
+	} else if a, ok := netip.AddrFromSlice(key[len(key)-address:]); ok && a != p.MAC.LinkLocal() {
 		p.Addresses = append(p.Addresses, a)
 	}
-	g.ports[tap] = p
+	ports[tap] = p
 }
 
 func (g *Guard) loadNetworks(c *nftables.Conn) error {
@@ -184,7 +208,7 @@ func (g *Guard) loadNetworks(c *nftables.Conn) error {
 		n.Subnets = append(g.networks[n.Name].Subnets, n.Subnets...)
 		g.networks[n.Name] = n
 	}
-	return g.loadPublished(c)
+	return errors.Join(g.loadPublished(c), g.loadServices(c))
 }
 
 func (g *Guard) loadPublished(c *nftables.Conn) error {
@@ -235,5 +259,5 @@ func exists(c *nftables.Conn, t *nftables.Table) (bool, error) {
 }
 
 func bigBuffers(c *netlink.Conn) error {
-	return errors.Join(c.SetReadBuffer(bufferBytes), c.SetWriteBuffer(bufferBytes))
+	return errors.Join(c.SetReadBuffer(bufferBytes), c.SetWriteBuffer(sendBytes))
 }

@@ -63,13 +63,15 @@ func deletesTable(m netlink.Message) bool {
 	}
 	f := nftables.TableFamily(m.Data[0])
 	attrs, err := netlink.UnmarshalAttributes(m.Data[family:])
-	if err != nil || f != bridgeTable.Family && f != inetTable.Family {
+	if err != nil {
 		return false
 	}
 	for _, a := range attrs {
-		if a.Type == unix.NFTA_TABLE_NAME {
-			return unix.ByteSliceToString(a.Data) == tableName
+		if a.Type != unix.NFTA_TABLE_NAME {
+			continue
 		}
+		name := unix.ByteSliceToString(a.Data)
+		return name == tableName && (f == bridgeTable.Family || f == inetTable.Family) || f == inNetdev && ofDirect(name)
 	}
 	return false
 }
@@ -78,7 +80,11 @@ func deletesTable(m netlink.Message) bool {
 func (g *Guard) restore() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || len(g.networks)+len(g.ports) == 0 {
+	if g.closed {
+		return
+	}
+	g.restoreDirectLocked()
+	if g.emptyLocked() {
 		return
 	}
 	whole := true

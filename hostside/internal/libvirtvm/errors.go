@@ -99,6 +99,12 @@ func notRunning(err error) bool {
 		describes(err, "domain is no longer running", "domain is not running")
 }
 
+// backendLost says that QEMU had dropped the backend of a device by the time the device
+// was to be made with it, as it does while it quits.
+func backendLost(err error) bool {
+	return describes(err, "can't find value 'host"+aliasPrefix)
+}
+
 // monitorLost: libvirt lost QEMU while it worked on the call.
 func monitorLost(err error) bool {
 	return describes(err, "monitor", "Monitor")

@@ -16,7 +16,7 @@ const (
 	dialLimit   = 5 * time.Second
 	minRedial   = 20 * time.Millisecond
 	maxRedial   = time.Second
-	stopLimit   = time.Second      // from QEMU's end until libvirt's event
+	stopLimit   = 10 * time.Second // from QEMU's end until libvirt's event, on a busy machine
 	cleanLimit  = 10 * time.Second // for what nobody waits for
 	callTries   = 4                // connections that one call uses
 )
@@ -185,7 +185,7 @@ func (v *VM) explain(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[libvirt.Error](err); !ok {
 		return err
 	}
-	if !notRunning(err) && !monitorLost(err) {
+	if !notRunning(err) && !monitorLost(err) && !backendLost(err) {
 		if gone := v.err(); gone != nil {
 			return fmt.Errorf("%w: %w", gone, err)
 		}

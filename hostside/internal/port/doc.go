@@ -8,6 +8,11 @@
 // neighbour discovery to ports whose reports it missed, and the only queriers
 // here would be the pods, which are not trusted with it.
 //
+// The bridge of a VLAN has no address of brfuse's. Its tagged link, made for it, is as
+// silent as a tap. A vNIC of a network of macvtaps has a macvtap of the uplink in place
+// of the tap, under the same name, with the same alias and with the vNIC's MAC. It lasts
+// until it is deleted.
+//
 // A tap is silent: the host has no address on it, neither sends nor hears IPv6
 // and ARP there, and learns no forwarding entry from it. Its alias names its VM and
 // network, and says whether it is parked: down and in no bridge because the host

@@ -13,12 +13,16 @@ import (
 )
 
 // Join makes a tap a port of a network's bridge, for the one station with that
-// MAC, and sets it up. It may be repeated. A MAC that the bridge or another port
-// of it has is a [vnic.ErrAddressTaken].
+// MAC, and sets it up. A macvtap is only set up. It may be repeated. A MAC that the
+// bridge or another port of it has, or the uplink or another macvtap, is a
+// [vnic.ErrAddressTaken].
 func (l *Links) Join(_ context.Context, tap string, n vnic.Network, mac vnic.MAC) error {
 	link, err := l.nl.HostLink(tap)
 	if err != nil {
 		return err
+	}
+	if n.Kind == vnic.KindMacvtap || link.Kind == kindMacvtap {
+		return l.joinUplink(link, n, mac)
 	}
 	bridge, err := l.nl.HostLink(n.Bridge)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -33,10 +37,21 @@ func (l *Links) Join(_ context.Context, tap string, n vnic.Network, mac vnic.MAC
 	if err != nil {
 		return err
 	}
-	if err = l.conn.Do(rtnl.SetUp(link.Index)); errors.Is(err, unix.ENODEV) {
+	if err = l.conn.Do(rtnl.SetLink(link.Index, ready(n))); errors.Is(err, unix.ENODEV) {
 		err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	}
 	return err
+}
+
+// ready is what lets a port's frames pass. Through one that is silent an overlay's
+// bridge would not answer ARP requests for remote pods (br_arp_send in
+// net/bridge/br_arp_nd_proxy.c).
+func ready(n vnic.Network) rtnl.Change {
+	c := rtnl.Change{Flags: unix.IFF_UP, Mask: unix.IFF_UP}
+	if n.Kind == vnic.KindOverlay {
+		c.Mask |= unix.IFF_NOARP
+	}
+	return c
 }
 
 // join sends all at once, as it nearly always goes. What doesn't go that way is
@@ -48,17 +63,22 @@ func (l *Links) join(link, bridge rtnl.HostLink, mac vnic.MAC) error {
 	return l.nl.JoinBridge(link, bridge, mac)
 }
 
-// Leave takes a tap from its bridge: from then on nothing comes in or goes out.
+// Leave takes a tap from its bridge, or sets a macvtap down: from then on nothing
+// comes in or goes out.
 // A tap that is gone is no error.
 func (l *Links) Leave(_ context.Context, id vnic.ID) error {
 	link, err := l.tap(id)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && link.Master == 0 {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && link.Master == 0 && link.Kind != kindMacvtap {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return l.nl.LeaveBridge(link)
+	if link.Kind == kindMacvtap {
+		return l.conn.Do(rtnl.SetDown(link.Index).Tolerate(unix.ENODEV))
+	}
+	leave := rtnl.Change{Free: true, Flags: unix.IFF_NOARP, Mask: unix.IFF_NOARP} // silent again; see ready
+	return l.conn.Do(rtnl.SetLink(link.Index, leave).Tolerate(unix.ENODEV))
 }
 
 // Park takes a tap from its bridge, sets it down, drops the frames that wait in

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/brfuse/brfuse/internal/rtnl"
@@ -19,9 +20,15 @@ func alias(network string) string { return "brfuse network " + network }
 
 // SetNetwork makes sure that the network's bridge is there and as n says: its
 // alias, MTU and gateway addresses, up, and the host forwards. Of an external
-// bridge it only checks that there is one. A link of that name without the
-// network's alias is a [vnic.ErrConflict]. n is complete.
-func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
+// bridge it only checks that there is one. One of a VLAN has a tagged link of the
+// uplink as a port, and, as one without subnets, whatever addresses others give it. A
+// network of macvtaps has nothing but its uplink, which is checked. A link of that
+// name without the network's alias is a [vnic.ErrConflict]. n is complete. own are
+// addresses of the host's beside the gateways, from which it speaks itself.
+func (l *Links) SetNetwork(ctx context.Context, n vnic.Network, own ...netip.Prefix) error {
+	if n.Kind == vnic.KindMacvtap {
+		return l.checkMacvtap(n)
+	}
 	if n.External {
 		if err := l.checkExternal(n); err != nil || !n.Masquerade {
 			return err
@@ -37,10 +44,7 @@ func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
 			return fmt.Errorf("set network %s: %w", n.Name, err)
 		}
 	}
-	err = l.Inside(ctx, func() error { return errors.Join(l.forward(n.Gateways), quiet(n)) })
-	if err == nil {
-		err = l.nl.SetHostAddrs(b, gateways(n))
-	}
+	err = l.Inside(ctx, func() error { return l.equip(n, b, own) })
 	if err == nil && !b.Up {
 		err = l.nl.SetLinkUp(b)
 	}
@@ -48,6 +52,21 @@ func (l *Links) SetNetwork(ctx context.Context, n vnic.Network) error {
 		return fmt.Errorf("set network %s: %w", n.Name, err)
 	}
 	return nil
+}
+
+// equip gives a bridge what makes it the network's. The calling thread is in the
+// namespace.
+func (l *Links) equip(n vnic.Network, b rtnl.HostLink, own []netip.Prefix) error {
+	if n.Kind == vnic.KindVLAN {
+		bare := n
+		bare.Subnets = nil // they are the pods', not the host's
+		return errors.Join(quiet(bare), l.setTag(n, b))
+	}
+	err := errors.Join(l.forward(n.Gateways), quiet(n))
+	if err == nil && !n.Unaddressed {
+		err = l.nl.SetHostAddrs(b, slices.Concat(own, gateways(n))) // the kernel prefers the first as a source
+	}
+	return err
 }
 
 func (l *Links) checkExternal(n vnic.Network) error {
@@ -82,6 +101,15 @@ func (l *Links) bridge(n vnic.Network) (rtnl.HostLink, error) {
 	return b, err
 }
 
+// BridgeMAC returns the MAC of the network's bridge.
+func (l *Links) BridgeMAC(n vnic.Network) (vnic.MAC, error) {
+	b, err := l.nl.HostLink(n.Bridge)
+	if err != nil {
+		return vnic.MAC{}, fmt.Errorf("bridge of network %s: %w", n.Name, err)
+	}
+	return b.MAC, nil
+}
+
 // ours tells whether b was made for n. Nothing but the alias proves it: a bridge
 // has it before it has its name.
 func ours(b rtnl.HostLink, n vnic.Network) bool {
@@ -113,12 +141,42 @@ func (l *Links) removeUnfinished() error {
 	return nil
 }
 
-// RemoveNetwork removes the network's bridge if brfuse made it. With ports in
-// it that is a [vnic.ErrInUse]. One that is gone is no error.
+// RemoveNetwork removes the network's bridge, and its tagged link, if brfuse made
+// them. With other ports in it, or macvtaps of the network, that is a
+// [vnic.ErrInUse]. What is gone is no error.
 func (l *Links) RemoveNetwork(_ context.Context, n vnic.Network) error {
 	if n.External {
 		return nil
 	}
+	if err := l.unusedUplink(n); err != nil {
+		return err
+	}
+	tag, err := l.findTag(n)
+	if err != nil {
+		return err
+	}
+	b, err := l.nl.HostLink(n.Bridge)
+	missing := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case err != nil && !missing:
+		return err
+	case !missing && ours(b, n):
+		if err := l.unusedBridge(n, b, tag.Index); err != nil {
+			return err
+		}
+		if err := l.nl.DeleteHostLink(b); err != nil {
+			return err
+		}
+	}
+	if tag.Index == 0 {
+		return nil
+	}
+	return l.nl.DeleteHostLink(tag.HostLink)
+}
+
+// Unused returns a [vnic.ErrInUse] when the bridge that brfuse made for a network has
+// ports, but for the one of that name.
+func (l *Links) Unused(n vnic.Network, but string) error {
 	b, err := l.nl.HostLink(n.Bridge)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -126,14 +184,24 @@ func (l *Links) RemoveNetwork(_ context.Context, n vnic.Network) error {
 	if err != nil || !ours(b, n) {
 		return err
 	}
+	p, err := l.nl.HostLink(but)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return l.unusedBridge(n, b, p.Index)
+}
+
+// unusedBridge returns a [vnic.ErrInUse] when a bridge has ports beside its tagged link.
+func (l *Links) unusedBridge(n vnic.Network, b rtnl.HostLink, tag int) error {
 	ports, err := l.nl.BridgePorts(b)
 	if err != nil {
 		return err
 	}
+	ports = slices.DeleteFunc(ports, func(p rtnl.HostLink) bool { return p.Index == tag })
 	if len(ports) > 0 {
 		return fmt.Errorf("remove network %s: bridge %s has %d ports, one of them %s: %w", n.Name, b.Name, len(ports), ports[0].Name, vnic.ErrInUse)
 	}
-	return l.nl.DeleteHostLink(b)
+	return nil
 }
 
 // gateways are the bridge's addresses.

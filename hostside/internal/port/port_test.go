@@ -340,7 +340,9 @@ func TestIntegrationTap(t *testing.T) {
 	cancel()
 	tap, err = l.OpenTap(t.Context(), p)
 	require.NoError(t, err)
-	require.ErrorIs(t, l.DeleteTap(ctx, p.ID), context.Canceled)
+	if err := l.DeleteTap(ctx, p.ID); err != nil { // unless the kernel was faster
+		require.ErrorIs(t, err, context.Canceled)
+	}
 	require.NoError(t, tap.Close())
 }
 

@@ -11,6 +11,7 @@ import (
 type TapState struct {
 	Network string // that it was made for
 	Bridge  string // that it is a port of; empty: of none
+	Direct  bool   // it is a macvtap, which needs no bridge
 	Up      bool
 }
 
@@ -33,16 +34,16 @@ func (l *Links) TapStates(context.Context) (map[vnic.ID]TapState, error) {
 	}
 	taps := map[vnic.ID]TapState{}
 	for _, link := range links {
-		if id, ok := vnic.IDFromName(link.Name); ok && id.TapName() == link.Name && link.Kind == kindTap {
+		if id, ok := vnic.IDFromName(link.Name); ok && id.TapName() == link.Name && isTap(link) {
 			a, _ := ParseAlias(link.Alias)
-			taps[id] = TapState{Network: a.Network, Bridge: names[link.Master], Up: link.Up}
+			taps[id] = TapState{Network: a.Network, Bridge: names[link.Master], Direct: link.Kind == kindMacvtap, Up: link.Up}
 		}
 	}
 	return taps, nil
 }
 
 // Networks returns the name and the bridge of each network whose bridge brfuse
-// made, by the bridges' aliases.
+// made, by the aliases of bridges, and of tagged links that have lost theirs.
 func (l *Links) Networks(context.Context) ([]vnic.Network, error) {
 	links, err := l.nl.HostLinks("")
 	if err != nil {
@@ -50,8 +51,12 @@ func (l *Links) Networks(context.Context) ([]vnic.Network, error) {
 	}
 	var networks []vnic.Network
 	for _, link := range links {
-		if name, ok := strings.CutPrefix(link.Alias, alias("")); ok && link.Kind == kindBridge {
+		name, ok := strings.CutPrefix(link.Alias, alias(""))
+		switch {
+		case ok && link.Kind == kindBridge:
 			networks = append(networks, vnic.Network{Name: name, Bridge: link.Name})
+		case ok && link.Kind == kindVLAN && link.Master == 0:
+			networks = append(networks, vnic.Network{Name: name, Bridge: vnic.BridgeName(name)})
 		}
 	}
 	return networks, nil

@@ -89,10 +89,13 @@ func (l *Links) HasTap(_ context.Context, id vnic.ID) (bool, error) {
 
 func (l *Links) tap(id vnic.ID) (rtnl.HostLink, error) {
 	link, err := l.nl.HostLink(id.TapName())
-	if err == nil && link.Kind != kindTap {
+	if err == nil && !isTap(link) {
 		err = fmt.Errorf("link %s is a %s and no tap of brfuse's: %w", link.Name, link.Kind, vnic.ErrConflict)
 	}
 	return link, err
 }
 
 const kindTap = "tun"
+
+// isTap tells whether a link may be a vNIC's.
+func isTap(link rtnl.HostLink) bool { return link.Kind == kindTap || link.Kind == kindMacvtap }

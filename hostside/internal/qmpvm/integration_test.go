@@ -138,7 +138,7 @@ func TestIntegrationPlug(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, want, list)
 	require.NoError(t, v.SetLink(t.Context(), one.ID, false))
-	for property, is := range map[string]string{"vectors": "5", "ioeventfd": "false", "mq": "true", "host_mtu": "1400", "romfile": `""`, "disable-legacy": `"on"`} {
+	for property, is := range map[string]string{"vectors": "5", "ioeventfd": "true", "mq": "true", "host_mtu": "1400", "romfile": `""`, "disable-legacy": `"on"`} {
 		out, err := v.conn.Do(t.Context(), qmp.Command{Execute: "qom-get", Args: args{"path": devicePath(two.ID), "property": property}})
 		require.NoError(t, err)
 		assert.Equal(t, is, string(out), property)

@@ -211,7 +211,8 @@ func (v *VM) addDevice(ctx context.Context, n backend.NIC, s *slots.Slot) (*slot
 	var err error
 	for range slotTries {
 		a := deviceArgs(n, s, v.slots.Vectors(s, n.Queues, v.traits.cpus))
-		v.traits.trim(a, len(n.Vhost) != 0)
+		used, _, _ := v.slots.Counts()
+		v.traits.trim(a, len(n.Vhost) != 0, used)
 		v.nics.put(n.ID, nic{mac: n.MAC, slot: s.String(), backend: true, adding: true, args: a})
 		if err = v.run(ctx, "device_add", a); !slotUnusable(err) && !guestBusy(err) {
 			return s, err

@@ -20,13 +20,18 @@ func (c *Conn) traits(ctx context.Context) (traits, error) {
 	return traits{cpus: max(1, len(cpus)), emulated: accel.found && !kvm.Enabled}, err
 }
 
-// trim leaves out of a device's arguments what costs more than it gives. By KVM a
-// guest's kick reaches QEMU's event loop without a stop of the CPU, through an
-// eventfd; without it QEMU itself writes to that. Yet each eventfd makes every
-// change of QEMU's memory map longer, of which a plug has dozens: with 200 vNICs
-// half of QEMU's share of a plug. vhost needs the eventfds.
-func (t traits) trim(a args, vhost bool) {
-	if t.emulated && !vhost {
+// fewNICs are so many that a plug takes hardly longer for their eventfds.
+const fewNICs = 64
+
+// trim leaves out of a device's arguments what costs more than it gives, in a VM
+// that uses so many slots. By an eventfd a guest's kick reaches QEMU's event loop
+// without a stop of the CPU. Without KVM, QEMU itself writes to it: counted in
+// the guest's instructions, a datagram that is sent costs 1 % less by that, a round
+// trip 3 % more (docs/capacity.md). Yet each eventfd makes every change of QEMU's memory
+// map longer, of which a plug has dozens: with 200 vNICs half of QEMU's share of a
+// plug. vhost needs the eventfds.
+func (t traits) trim(a args, vhost bool, used int) {
+	if t.emulated && !vhost && used > fewNICs {
 		a["ioeventfd"] = false
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/brfuse/brfuse/integration/engines"
@@ -30,10 +29,10 @@ const spareMAC = "52:54:00:00:00:99"
 
 // rig is a guest with all that is compared.
 type rig struct {
-	lab   *vmlab.Lab
-	dir   string
-	site  *site.Site
-	guest engines.Guest
+	lab     *vmlab.Lab
+	scratch *vmlab.Scratch
+	site    *site.Site
+	guest   engines.Guest
 }
 
 // newRig boots the guest and starts all that is in it and around it.
@@ -49,7 +48,7 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 	if r.lab, err = vmlab.Open(ctx, vmlab.Options{}); err != nil {
 		return err
 	}
-	if r.dir, err = os.MkdirTemp("", "brfuse-bench"); err != nil {
+	if r.scratch, err = vmlab.NewScratch("brfuse-bench"); err != nil {
 		return err
 	}
 	img, err := r.image(ctx)
@@ -58,7 +57,7 @@ func (r *rig) setUp(ctx context.Context, cpus int) (err error) {
 	}
 	// How long a request took is told by the agent's log.
 	img.Start = [][]string{{site.AgentPath, "-log-level", "debug"}}
-	r.site, err = site.New(ctx, r.lab, site.Options{Dir: r.dir, LogLevel: "info", AgentByHand: true, Image: img})
+	r.site, err = site.New(ctx, r.lab, site.Options{Dir: r.scratch.Dir, LogLevel: "info", AgentByHand: true, Image: img})
 	if err != nil {
 		return err
 	}
@@ -122,8 +121,5 @@ func (r *rig) close() error {
 	if r.site != nil {
 		errs = append(errs, r.site.Close())
 	}
-	if r.dir != "" {
-		errs = append(errs, os.RemoveAll(r.dir))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.scratch.Remove())...)
 }

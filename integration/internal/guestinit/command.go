@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,14 +88,13 @@ type background struct {
 	code int           // valid then
 }
 
-// start starts a command with its output appended to a file in logDir that is
-// named after it.
+// start starts a command with its output appended to a file in logDir.
 func (s *server) start(req labproto.Request) (int, error) {
 	argv := req.Argv
 	if len(argv) == 0 {
 		return 0, errors.New("no command")
 	}
-	log := filepath.Join(logDir, filepath.Base(argv[0])+".log")
+	log := filepath.Join(logDir, filepath.Base(cmp.Or(req.Log, filepath.Base(argv[0])+".log")))
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return 0, err

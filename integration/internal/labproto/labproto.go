@@ -36,7 +36,7 @@ type Op string
 const (
 	OpHello    Op = "hello"    // begin a session
 	OpRun      Op = "run"      // run Argv with Stdin to its end: Stdout, Stderr, Code
-	OpStart    Op = "start"    // start Argv, output to /run/log/NAME.log: PID
+	OpStart    Op = "start"    // start Argv, output to Log in /run/log: PID
 	OpWait     Op = "wait"     // wait for the end of PID, which OpStart gave: Code
 	OpSignal   Op = "signal"   // send Signal to PID
 	OpPut      Op = "put"      // write Data at Offset of Path; at 0 the file is made anew with Mode
@@ -54,6 +54,7 @@ type Request struct {
 	Env     []string `json:"env,omitempty"` // KEY=VALUE, added to the guest's
 	Stdin   []byte   `json:"stdin,omitempty"`
 	Netns   string   `json:"netns,omitempty"` // where Argv runs, as netnsx.Open takes it; default: the first namespace
+	Log     string   `json:"log,omitempty"`   // a file's name; default: that of Argv's program with .log
 	PID     int      `json:"pid,omitempty"`
 	Signal  int      `json:"signal,omitempty"`
 	Path    string   `json:"path,omitempty"`

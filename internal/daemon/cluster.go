@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/brfuse/brfuse/hostside"
+	"github.com/brfuse/brfuse/internal/buildinfo"
+	"github.com/brfuse/brfuse/orchestrator"
+	"github.com/brfuse/brfuse/orchestrator/store"
+	"github.com/brfuse/brfuse/orchestrator/store/boltstore"
+	"github.com/brfuse/brfuse/orchestrator/store/etcdstore"
+	"github.com/brfuse/brfuse/vnic"
+)
+
+// Cluster is how a daemon shares a store with those of other hypervisors.
+type Cluster struct {
+	// Store is the store's URL; see [etcdstore.ParseURL]. Empty: it is the file in State.
+	Store string
+	// Hypervisor is this one's name. Default: the host's.
+	Hypervisor string
+	// Underlay is this one's address between the hypervisors. Default: this one is in
+	// no overlay.
+	Underlay netip.Addr
+	// ReleaseAfter is how long a hypervisor may be dead before others release what it
+	// holds; 0: for ever.
+	ReleaseAfter time.Duration
+}
+
+// aliveTTL is how long a hypervisor that is silent passes for alive.
+const aliveTTL = 15 * time.Second
+
+// shared is a store that several daemons share.
+type shared interface {
+	store.Store
+	Alive(ctx context.Context, key string, value []byte, ttl time.Duration) (*etcdstore.Lease, error)
+}
+
+// openStore opens the store that cfg says. The second is nil for one that is not shared.
+func openStore(ctx context.Context, cfg Config) (store.Store, shared, error) {
+	if cfg.Cluster.Store == "" {
+		if cfg.Cluster.Hypervisor != "" || cfg.Cluster.Underlay.IsValid() {
+			return nil, nil, errors.New("--hypervisor and --underlay are for hypervisors that share a store; name it by --store etcd://HOST:PORT")
+		}
+		if err := os.MkdirAll(filepath.Dir(cfg.State), 0o700); err != nil {
+			return nil, nil, fmt.Errorf("make folder of state: %w", err)
+		}
+		db, err := boltstore.Open(cfg.State)
+		if err != nil {
+			return nil, nil, err // not db: a nil *Store is no nil Store
+		}
+		return db, nil, nil
+	}
+	ec, err := etcdstore.ParseURL(cfg.Cluster.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	ec.Log = cfg.Log
+	s, err := etcdstore.Open(ctx, ec)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, s, nil
+}
+
+// cluster returns what the orchestrator is told of the others, nil without any.
+func (p *parts) cluster(s shared, cfg Config) (*orchestrator.Cluster, error) {
+	if s == nil {
+		return nil, nil
+	}
+	name := cfg.Cluster.Hypervisor
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("name of this hypervisor: %w: give it by --hypervisor", err)
+		}
+	}
+	self := vnic.Hypervisor{
+		Name: name, Underlay: cfg.Cluster.Underlay, API: cfg.APIListen, Version: buildinfo.Version(), Started: time.Now(),
+	}
+	if self.Underlay.IsValid() {
+		mtu, err := p.host.OverlayMTU()
+		if err != nil {
+			return nil, err
+		}
+		self.MTU = mtu
+	}
+	return &orchestrator.Cluster{
+		Self: self, Overlay: p.host, ReleaseAfter: cfg.Cluster.ReleaseAfter,
+		KeepAlive: func(ctx context.Context, key string, value []byte, held func()) error {
+			return keepAlive(ctx, s, key, value, held, cfg.Log)
+		},
+	}, nil
+}
+
+// pauses before a key is taken again: the first, doubled each time, up to the last.
+const (
+	firstPause = 200 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// keepAlive holds a key until ctx ends, and takes it again whenever it is lost.
+func keepAlive(ctx context.Context, s shared, key string, value []byte, held func(), log *slog.Logger) error {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		lease, err := s.Alive(ctx, key, value, aliveTTL)
+		if err == nil {
+			held()
+			pause = firstPause
+			err = hold(ctx, lease)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log.Warn("others may take this hypervisor for dead, it will be tried again", "error", err, "pause", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// errLost says that the store gave a key up.
+var errLost = errors.New("the store has not heard of it in time")
+
+// hold waits until a lease is lost, or gives it back when ctx ends.
+func hold(ctx context.Context, lease *etcdstore.Lease) error {
+	select {
+	case <-lease.Lost():
+	case <-ctx.Done():
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit/2)
+	defer cancel()
+	return errors.Join(errLost, lease.Close(closing))
+}
+
+// newHost returns the host half, which tunnels when there is an underlay.
+func newHost(cfg Config) (*hostside.Host, error) {
+	return hostside.New(hostside.Config{Log: cfg.Log, Underlay: cfg.Cluster.Underlay})
+}
