@@ -4,12 +4,12 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/brfuse/brfuse/internal/buildinfo.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-unit lint check capacity soak bench-attach bench-cni build proto fmt deps clean help
+.PHONY: demo test test-unit lint check capacity soak bench bench-quick bench-insn bench-attach bench-cni build proto fmt deps deps-bench clean help
 
 demo: deps ## Boot a VM, give pods in it their own vNICs, and show it (as root)
 	scripts/leaves-nothing go run ./integration/demo
 
-test: deps ## Run all tests, those on real guests too (as root)
+test: deps-bench ## Run all tests, those on real guests too (as root)
 	scripts/leaves-nothing scripts/test
 
 test-unit: ## Run the tests that take neither root nor a guest
@@ -26,6 +26,25 @@ capacity: deps ## Fill the largest VM with vNICs, and say what ended it: a quart
 
 soak: deps ## Attach and detach 2,000 times through a pool, and count what is left (as root)
 	BRFUSE_SOAK=2000 scripts/leaves-nothing go test -count=1 -timeout 40m -v -run '^TestIntegrationSoak$$' ./integration/
+
+bench: deps-bench ## Compare fused pods with nested ones and with a process in the VM, and make the report: bench/out/report (as root)
+	mkdir -p bench/out
+	scripts/leaves-nothing go run ./bench/net -o bench/out/net.jsonl
+	scripts/leaves-nothing go run ./bench/net -rig host -topologies native,nat,fused \
+		-workloads tcp_rr/1024,tcp_stream/16384,udp_stream/64 -time 1s -rounds 24 -o bench/out/goals.jsonl
+	scripts/leaves-nothing go run ./bench/net -rig host -workloads tcp_stream/16384,iperf3/tcp -time 1s -rounds 9 -o bench/out/cross.jsonl
+	scripts/leaves-nothing go run ./bench/net -rig host -topologies native,fused -workloads tcp_stream/16384 -time 1s -rounds 40 -o bench/out/streams.jsonl
+	scripts/leaves-nothing go run ./bench/insn -o bench/out/insn.jsonl
+	cd bench/plot && go run . net -o ../out/report ../out/{net,goals,cross,streams,insn}.jsonl
+	go run ./bench/report -o bench/out/report bench/out/{net,goals,cross,streams,insn}.jsonl
+
+bench-quick: deps-bench ## The same in a few minutes, with the main figures only (as root)
+	mkdir -p bench/out
+	scripts/leaves-nothing go run ./bench/net -quick -o bench/out/quick.jsonl
+
+bench-insn: deps-bench ## Count the guest's instructions for each packet, under emulation (as root)
+	mkdir -p bench/out
+	scripts/leaves-nothing go run ./bench/insn -o bench/out/insn.jsonl
 
 bench-attach: deps ## Compare attach, detach and the CNI plugin with their floors, cold and by a pool, in real guests (as root)
 	mkdir -p bench/out
@@ -49,6 +68,9 @@ fmt: ## Format the code
 
 deps: ## Install the Debian packages that the demo and the tests need
 	@scripts/deps
+
+deps-bench: ## Install what the benchmarks need beside that: load programs and a C compiler
+	@scripts/deps bench
 
 clean: ## Remove what was built; the guest kernel stays in the cache
 	rm -rf bin bench/out

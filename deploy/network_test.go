@@ -64,8 +64,8 @@ func TestUdevVerify(t *testing.T) {
 func TestNetworkManagers(t *testing.T) {
 	assert.Equal(t, []setting{{"Match", "Property", "BRFUSE=1"}, {"Link", "Unmanaged", "yes"}}, settings(t, "networkd/10-brfuse.network"))
 	assert.Equal(t, []setting{{"Match", "Property", "BRFUSE=1"}, {"Link", "MACAddressPolicy", "none"}}, settings(t, "networkd/10-brfuse.link"))
-	assert.Equal(t, []setting{{"Match", "Name", "brf* bf-* bfnew-*"}, {"Link", "Unmanaged", "yes"}}, settings(t, "networkd/10-brfused.network"))
+	assert.Equal(t, []setting{{"Match", "Name", "brf* bf-* bfnew-* bfx-* bfv-*"}, {"Link", "Unmanaged", "yes"}}, settings(t, "networkd/10-brfused.network"))
 	assert.Equal(t, []setting{
-		{"device-brfuse", "match-device", "interface-name:brf*;interface-name:bf-*;interface-name:bfnew-*"}, {"device-brfuse", "managed", "0"},
+		{"device-brfuse", "match-device", "interface-name:brf*;interface-name:bf-*;interface-name:bfnew-*;interface-name:bfx-*;interface-name:bfv-*"}, {"device-brfuse", "managed", "0"},
 	}, settings(t, "networkmanager/90-brfuse.conf"))
 }
