@@ -44,17 +44,6 @@ func newCrowd(t *testing.T, cfg vmlab.Config) (context.Context, *crowd) {
 	return ctx, c
 }
 
-// attachEach attaches pods one after the other and returns how long each took.
-func (c *crowd) attachEach(ctx context.Context, t *testing.T, pods []string) (took []time.Duration) {
-	t.Helper()
-	for _, pod := range pods {
-		d, err := c.calls.attach(ctx, pod)
-		require.NoError(t, err)
-		took = append(took, d)
-	}
-	return took
-}
-
 // each runs fn for pods, some at a time, and returns the wall time by their number.
 func each(pods []string, abreast int, fn func(pod string) error) (time.Duration, error) {
 	began := time.Now()

@@ -8,11 +8,14 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/brfuse/brfuse/api/agent/v1"
 	"github.com/brfuse/brfuse/guestside/internal/agentconv"
 	"github.com/brfuse/brfuse/internal/rpcerr"
+	"github.com/brfuse/brfuse/internal/wire"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -76,7 +79,9 @@ func (h *host) order(ctx context.Context, what string, fn func(context.Context) 
 	case err := <-done:
 		return rpcerr.Encode(err)
 	case <-h.ended:
-		return rpcerr.Encode(fmt.Errorf("%s: the session ended: %w", what, vnic.ErrHostUnavailable))
+		// Should it still arrive, then not as the daemon's answer to the order: without a
+		// code of package vnic it has the agent ask again in the next session.
+		return status.Errorf(codes.Unavailable, "%s: %s", what, wire.ErrClosed)
 	}
 }
 

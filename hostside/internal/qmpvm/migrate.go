@@ -32,8 +32,8 @@ func (s Status) ended() bool {
 	return s.Status == migrationDone || s.Status == migrationFailed || s.Status == migrationCancelled
 }
 
-// underWay tells that a migration was begun and has not ended.
-func (s Status) underWay() bool { return s.Status != "" && s.Status != "none" && !s.ended() }
+// never tells that no migration was begun.
+func (s Status) never() bool { return s.Status == "" || s.Status == "none" }
 
 // Completed tells that the guest runs at the other QEMU.
 func (s Status) Completed() bool { return s.Status == migrationDone }
@@ -53,6 +53,8 @@ const (
 	bandwidth = 64 << 30 // bytes a second
 	// cancelLimit bounds how long a migration may take to end once it is cancelled.
 	cancelLimit = 20 * time.Second
+	// resumeLimit bounds how long the guest may take to go on after one that failed.
+	resumeLimit = 20 * time.Second
 )
 
 // Prepare gets both QEMUs ready for MoveTo.
@@ -130,32 +132,64 @@ func stream() (a, b *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "migration"), os.NewFile(uintptr(fds[1]), "migration"), nil
 }
 
-// awaitEnd returns how the migration ended.
+// awaitEnd returns how the migration ended. After one that didn't complete, the guest
+// goes on by then.
 func (s *Seat) awaitEnd(ctx context.Context, events *Subscription) (Status, error) {
 	for {
 		st, err := s.Migration(ctx)
+		if err == nil && st.ended() && !st.Completed() {
+			return st, s.awaitStay(ctx, events)
+		}
 		if err != nil || st.ended() {
 			return st, err
 		}
-		if err := s.awaitChange(ctx, events); err != nil {
-			return st, err
+		if err := awaitEvent(ctx, events, "MIGRATION"); err != nil {
+			return st, s.orLost(fmt.Errorf("await the end of the migration: %w", err))
 		}
 	}
 }
 
-// awaitChange waits for QEMU's word that a migration has come further.
-func (s *Seat) awaitChange(ctx context.Context, events *Subscription) error {
+// awaitStay waits until the guest goes on after a migration that didn't complete: QEMU
+// tells of that end first, and starts the guest's processors a moment later
+// (migration_iteration_finish in migration/migration.c).
+func (s *Seat) awaitStay(ctx context.Context, events *Subscription) error {
+	ctx, cancel := context.WithTimeout(ctx, resumeLimit)
+	defer cancel()
+	for {
+		state, err := s.State(ctx)
+		if err != nil || state != StateLeaving {
+			return err
+		}
+		if err := awaitEvent(ctx, events, "RESUME"); err != nil {
+			return s.orLost(fmt.Errorf("await that the guest goes on after a migration that did not complete: %w", err))
+		}
+	}
+}
+
+// orLost returns why the connection ended if it has, and err otherwise.
+func (s *Seat) orLost(err error) error {
+	if lost := s.vm.conn.Err(); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// errNoEvents tells that a subscription has ended.
+var errNoEvents = errors.New("the connection ended")
+
+// awaitEvent waits for QEMU's next event of a name.
+func awaitEvent(ctx context.Context, events *Subscription, name string) error {
 	for {
 		select {
 		case ev, ok := <-events.C():
 			if !ok {
-				return s.vm.conn.Err()
+				return errNoEvents
 			}
-			if ev.Event == "MIGRATION" {
+			if ev.Event == name {
 				return nil
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("await the end of the migration: %w", context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -168,11 +202,13 @@ func (s *Seat) Cancel(ctx context.Context) (Status, error) {
 	events := s.vm.conn.Subscribe()
 	defer events.Close()
 	st, err := s.Migration(ctx)
-	if err != nil || !st.underWay() {
+	if err != nil || st.never() {
 		return st, err
 	}
-	if err := s.do(ctx, "migrate_cancel", nil, nil); err != nil {
-		return st, fmt.Errorf("cancel migration: %w", err)
+	if !st.ended() {
+		if err := s.do(ctx, "migrate_cancel", nil, nil); err != nil {
+			return st, fmt.Errorf("cancel migration: %w", err)
+		}
 	}
 	st, err = s.awaitEnd(ctx, events)
 	if err != nil && !errors.Is(err, vnic.ErrVMGone) {
