@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -67,6 +68,12 @@ func (o *Orchestrator) attachOnce(ctx context.Context, req vnic.Request) (a vnic
 		return a, nil, fmt.Errorf("phase requested: wait for another operation on this interface: %w", err)
 	}
 	defer unlock()
+	if o.seen.usable(req.VM) == nil {
+		// That there is none yet is the rule, and leasing finds out on its way.
+		if a, err = o.attachNew(ctx, req); !errors.Is(err, errMade) {
+			return a, nil, err
+		}
+	}
 	r, err := o.readKey(ctx, req.Key)
 	switch {
 	case err != nil:
@@ -98,7 +105,11 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 	}
 	sctx, end := beginStep(ctx, "lease")
 	r, err := o.lease(sctx, req)
-	end(nil, err)
+	if errors.Is(err, errMade) {
+		end(nil, nil)
+	} else {
+		end(nil, err)
+	}
 	if err != nil {
 		return vnic.Attachment{}, fmt.Errorf("phase requested: lease: %w", err)
 	}
@@ -121,7 +132,11 @@ func (o *Orchestrator) attachNew(ctx context.Context, req vnic.Request) (vnic.At
 	return r.Attachment, nil
 }
 
-// lease writes a new attachment, with all that it holds, in one transaction.
+// errMade tells that there is an attachment of a request's key.
+var errMade = fmt.Errorf("%w: an attachment was made meanwhile; try again", vnic.ErrConflict)
+
+// lease writes a new attachment, with all that it holds, in one transaction. When there
+// is one, the error is errMade.
 func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, error) {
 	if err := o.seen.usable(req.VM); err != nil {
 		return nil, err
@@ -130,6 +145,9 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 	defer cancel()
 	var r *record
 	rev, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if unused, err := store.Unused(tx, keyPrefix+req.String()); err != nil || !unused {
+			return cmp.Or(err, errMade)
+		}
 		n, err := o.usable(tx, req)
 		if err != nil {
 			return err
@@ -158,13 +176,6 @@ func (o *Orchestrator) usable(tx store.ReadTx, req vnic.Request) (vnic.Network, 
 		return n, err
 	case req.MTU > n.MTU:
 		return n, fmt.Errorf("mtu %d is larger than %d of network %s: %w", req.MTU, n.MTU, n.Name, vnic.ErrInvalid)
-	}
-	it, err := tx.Get(keyPrefix + req.String())
-	switch {
-	case err != nil:
-		return n, err
-	case it.Exists():
-		return n, fmt.Errorf("attachment %s was made meanwhile; try again: %w", it.Value, vnic.ErrConflict)
 	case req.Manager != "":
 		return n, cmp.Or(o.quota(tx, req.VM), portQuota(tx, req, req.Ports))
 	}

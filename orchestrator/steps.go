@@ -43,8 +43,15 @@ func (o *Orchestrator) provide(ctx context.Context, r *record) (vnic.NIC, error)
 	if err != nil {
 		return nic, err
 	}
+	if done(r, nic) { // the next phase is recorded at once
+		return nic, failpoint.Hit("attach.moved")
+	}
 	return nic, o.enter(ctx, r, vnic.PhaseMoved)
 }
+
+// done tells that nothing is left to be configured in the pod: the guest has done so
+// with the move, or an engine does.
+func done(r *record, nic vnic.NIC) bool { return nic.Up || r.Request.Handover }
 
 // enter records a phase. The one before stays in r when that fails.
 func (o *Orchestrator) enter(ctx context.Context, r *record, p vnic.Phase) error {
@@ -106,10 +113,9 @@ func (o *Orchestrator) moveStep(ctx context.Context, r *record) (vnic.NIC, error
 	return nic, nil
 }
 
-// configureStep has the guest configure the vNIC, unless it has done so, or an
-// engine does.
+// configureStep has the guest configure the vNIC, unless that is done.
 func (o *Orchestrator) configureStep(ctx context.Context, r *record, nic vnic.NIC) error {
-	if nic.Up || r.Request.Handover {
+	if done(r, nic) {
 		return nil
 	}
 	return step(ctx, r, "configure", o.cfg.Deadlines.Configure, func(ctx context.Context) error {
