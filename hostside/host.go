@@ -53,6 +53,7 @@ type Host struct {
 	closed   bool
 	vms      map[string]*vm
 	networks map[string]vnic.Network
+	canServe bool                      // the kernel has what services take
 	stands   map[string][]netip.Prefix // the hypervisor's addresses in overlays, by network
 	moving   map[string]bool           // VMs that are being moved
 }
@@ -174,7 +175,7 @@ func (h *Host) SetNetwork(ctx context.Context, n vnic.Network) error {
 	_, known := h.networks[n.Name]
 	h.networks[n.Name] = n
 	h.mu.Unlock()
-	if !known {
+	if !known && n.Kind != vnic.KindMacvtap { // the warnings are about bridges
 		h.warn(ctx, n)
 	}
 	return nil

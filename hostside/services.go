@@ -18,13 +18,17 @@ func (h *Host) SetServices(ctx context.Context, all []vnic.Backend) error {
 	if len(all) == 0 && len(h.guard.Services()) == 0 {
 		return nil
 	}
-	if err := guard.ProbeServices(); err != nil && len(all) > 0 {
+	if err := h.probeServices(); err != nil && len(all) > 0 {
 		return err
+	}
+	inForce := map[string]guard.Service{}
+	for _, s := range h.guard.Services() {
+		inForce[s.Name] = s
 	}
 	services := make([]guard.Service, 0, len(all))
 	for _, b := range all {
 		if len(b.Targets) > 0 {
-			services = append(services, h.service(b))
+			services = append(services, h.service(b, inForce[b.Name]))
 		}
 	}
 	services, release := h.reserveServices(ctx, services)
@@ -43,15 +47,38 @@ func (h *Host) SetServices(ctx context.Context, all []vnic.Backend) error {
 	return nil
 }
 
-// service is what the packet filter is told of one.
-func (h *Host) service(b vnic.Backend) guard.Service {
+// probeServices tells whether the kernel can do what services take.
+func (h *Host) probeServices() error {
+	h.mu.Lock()
+	can := h.canServe
+	h.mu.Unlock()
+	if can {
+		return nil
+	}
+	if err := guard.ProbeServices(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.canServe = true
+	return nil
+}
+
+// service is what the packet filter is told of one. Until it is known which addresses
+// this hypervisor has of its own in the network, right after a start, those of the service
+// that an earlier process left in force stay: its connections go on.
+func (h *Host) service(b vnic.Backend, inForce guard.Service) guard.Service {
 	s := guard.Service{Name: b.Name, Protocol: b.Protocol, Port: b.Port}
 	for _, t := range b.Targets {
 		s.Targets = append(s.Targets, guard.Target{To: t.To, Local: t.Local})
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, p := range h.stands[b.Network] {
+	stands, known := h.stands[b.Network]
+	if !known {
+		s.Source4, s.Source6 = inForce.Source4, inForce.Source6
+	}
+	for _, p := range stands {
 		if p.Addr().Is4() {
 			s.Source4 = p.Addr()
 		} else {

@@ -96,19 +96,19 @@ func assertTraffic(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM
 		inGuest(ctx, t, vm, "web", "busybox", ping, "-c", "1", "-W", "5", gateway)
 		inGuest(ctx, t, vm, "web", "busybox", ping, "-c", "1", "-W", "5", db.Addr(v6))
 		inGuest(ctx, t, vm, "db", "busybox", ping, "-c", "1", "-W", "5", web.Addr(v6))
-		assertTCP(ctx, t, s, vm, web, v6)
+		assertTCP(ctx, t, vm, web, s.Net, gateway)
 	}
 }
 
 // page is big enough to take more than one segment.
 var page = strings.Repeat("brfuse ", 2000)
 
-// assertTCP has the pod web serve a page to the host and to the pod db, and the
-// host serve one to the pod.
-func assertTCP(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM, web attachment, v6 bool) {
+// assertTCP has the pod web serve a page to a station with that address and to the pod
+// db, and the station serve one to the pod.
+func assertTCP(ctx context.Context, t *testing.T, vm *vmlab.VM, web attachment, station *vmlab.NetNS, addr string) {
 	t.Helper()
 	require.NoError(t, vm.Put(ctx, "/tmp/page", []byte(page), 0o644))
-	port := "8080"
+	v6, port := strings.Contains(addr, ":"), "8080"
 	if v6 {
 		port = "8086"
 	}
@@ -119,25 +119,22 @@ func assertTCP(ctx context.Context, t *testing.T, s *site.Site, vm *vmlab.VM, we
 	url := "http://" + host + ":" + port + "/page"
 	var got string
 	require.NoError(t, site.Until(ctx, "the page from "+url, func(ctx context.Context) (bool, error) {
-		res, err := s.Net.Run(ctx, "curl", "-s", "-S", "-m", "5", url)
+		res, err := station.Run(ctx, "curl", "-s", "-S", "-m", "5", url)
 		got = res.Stdout
 		return err == nil && res.Code == 0, err
 	}))
-	assert.Equal(t, page, got, "from host to pod")
+	assert.Equal(t, page, got, "from station to pod")
 	assert.Contains(t, inGuest(ctx, t, vm, "db", "sh", "-c", fetch(web.Addr(v6), port)), "\r\n\r\n"+page, "from pod to pod")
 
-	gateway := bluePrefix4 + "1"
-	if v6 {
-		gateway = bluePrefix6 + "1"
-	}
-	require.NoError(t, os.WriteFile(filepath.Join(s.Dir, "page"), []byte(page), 0o600))
-	hostServer, err := vmlab.StartProcess(s.Net.Command("busybox", "httpd", "-f", "-p", bracket(gateway)+":"+port, "-h", s.Dir))
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "page"), []byte(page), 0o600))
+	stationServer, err := vmlab.StartProcess(station.Command("busybox", "httpd", "-f", "-p", bracket(addr)+":"+port, "-h", dir))
 	require.NoError(t, err)
-	defer hostServer.Kill()
-	require.NoError(t, site.Until(ctx, "the host's page", func(ctx context.Context) (bool, error) {
-		res, err := vm.RunIn(ctx, "web", "sh", "-c", fetch(gateway, port))
+	defer stationServer.Kill()
+	require.NoError(t, site.Until(ctx, "the station's page", func(ctx context.Context) (bool, error) {
+		res, err := vm.RunIn(ctx, "web", "sh", "-c", fetch(addr, port))
 		return strings.Contains(res.Stdout, "\r\n\r\n"+page), err
-	}), "from host to pod")
+	}), "from pod to station")
 }
 
 // fetch is a script that gets the page; busybox's wget looks for name servers,

@@ -30,34 +30,17 @@ func TestIntegrationSpoof(t *testing.T) {
 	evil, good := attach(ctx, t, s, "--pod", "evil"), attach(ctx, t, s, "--pod", "good")
 	me, err := vnic.ParseMAC(evil.MAC)
 	require.NoError(t, err)
-	other := vnic.MAC{0x02, 0, 0x5e, 0, 0x53, 0xee}
-	all := frametest.Broadcast
-	ip4, ip6 := evil.Addr(false), evil.Addr(true)
-	udp := frametest.UDP(4000, 4001)
-
-	forged := []struct {
-		name, reason string
-		frame        []byte
-	}{
-		{"mac", "mac", frametest.Ether(other, all, unix.ETH_P_IP, frametest.IP4(ip4, good.Addr(false), unix.IPPROTO_UDP, udp))},
-		{"source IPv4", "ipv4", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(bluePrefix4+"1", good.Addr(false), unix.IPPROTO_UDP, udp))},
-		{"source IPv6", "ipv6", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(bluePrefix6+"1", good.Addr(true), unix.IPPROTO_UDP, udp))},
-		{"ARP", "arp", frametest.Ether(me, all, unix.ETH_P_ARP, frametest.ARP(2, me, bluePrefix4+"1", good.Addr(false)))},
-		{"ND", "nd", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(ip6, "ff02::1", unix.IPPROTO_ICMPV6, frametest.ND(136, bluePrefix6+"1", frametest.Option(2, me))))},
-		{"DHCP server", "dhcp", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(ip4, "255.255.255.255", unix.IPPROTO_UDP, frametest.UDP(67, 68)))},
-		{"DHCPv6 server", "dhcp", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(me.LinkLocal().String(), "ff02::1", unix.IPPROTO_UDP, frametest.UDP(547, 546)))},
-		{"RA", "router", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(me.LinkLocal().String(), "ff02::1", unix.IPPROTO_ICMPV6, frametest.ICMP(134, make([]byte, 12))))},
-	}
-	honest := frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(ip4, good.Addr(false), unix.IPPROTO_UDP, frametest.UDP(4000, 4999)))
+	forged := forgeries(me, evil, good, bluePrefix4+"1", bluePrefix6+"1")
+	honest := frametest.Ether(me, frametest.Broadcast, unix.ETH_P_IP, frametest.IP4(evil.Addr(false), good.Addr(false), unix.IPPROTO_UDP, frametest.UDP(4000, 4999)))
 
 	listener, err := vm.Start(ctx, vmlab.Command{Argv: []string{rawframePath, "recv", "eth0"}, Netns: "good"})
 	require.NoError(t, err)
 	awaitHeard(ctx, t, vm, "ready")
 	for _, f := range forged {
-		before := counter(ctx, t, s, f.reason)
+		before := counter(ctx, t, s, bridgeTable, f.reason)
 		inGuest(ctx, t, vm, "evil", rawframePath, "send", "eth0", hex.EncodeToString(f.frame), hex.EncodeToString(f.frame))
 		require.NoError(t, site.Until(ctx, "the drop of a forged "+f.name, func(ctx context.Context) (bool, error) {
-			return counter(ctx, t, s, f.reason) >= before+2, nil
+			return counter(ctx, t, s, bridgeTable, f.reason) >= before+2, nil
 		}))
 	}
 	inGuest(ctx, t, vm, "evil", rawframePath, "send", "eth0", hex.EncodeToString(honest))
@@ -66,7 +49,31 @@ func TestIntegrationSpoof(t *testing.T) {
 		assert.NotContains(t, heard, hex.EncodeToString(f.frame), "the neighbour got a forged %s", f.name)
 	}
 	require.NoError(t, listener.Kill(ctx))
-	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", ip4)
+	onHost(ctx, t, s, "ping", "-c", "1", "-W", "5", evil.Addr(false))
+}
+
+// forgery is a frame that a pod may not send, and the counter that tells of it.
+type forgery struct {
+	name, reason string
+	frame        []byte
+}
+
+// forgeries are what pod evil may not send to good, on a network with those gateways.
+func forgeries(me vnic.MAC, evil, good attachment, gateway4, gateway6 string) []forgery {
+	other := vnic.MAC{0x02, 0, 0x5e, 0, 0x53, 0xee}
+	all := frametest.Broadcast
+	ip4, ip6, local := evil.Addr(false), evil.Addr(true), me.LinkLocal().String()
+	udp := frametest.UDP(4000, 4001)
+	return []forgery{
+		{"mac", "mac", frametest.Ether(other, all, unix.ETH_P_IP, frametest.IP4(ip4, good.Addr(false), unix.IPPROTO_UDP, udp))},
+		{"source IPv4", "ipv4", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(gateway4, good.Addr(false), unix.IPPROTO_UDP, udp))},
+		{"source IPv6", "ipv6", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(gateway6, good.Addr(true), unix.IPPROTO_UDP, udp))},
+		{"ARP", "arp", frametest.Ether(me, all, unix.ETH_P_ARP, frametest.ARP(2, me, gateway4, good.Addr(false)))},
+		{"ND", "nd", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(ip6, "ff02::1", unix.IPPROTO_ICMPV6, frametest.ND(136, gateway6, frametest.Option(2, me))))},
+		{"DHCP server", "dhcp", frametest.Ether(me, all, unix.ETH_P_IP, frametest.IP4(ip4, "255.255.255.255", unix.IPPROTO_UDP, frametest.UDP(67, 68)))},
+		{"DHCPv6 server", "dhcp", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(local, "ff02::1", unix.IPPROTO_UDP, frametest.UDP(547, 546)))},
+		{"RA", "router", frametest.Ether(me, all, unix.ETH_P_IPV6, frametest.IP6(local, "ff02::1", unix.IPPROTO_ICMPV6, frametest.ICMP(134, make([]byte, 12))))},
+	}
 }
 
 // awaitHeard waits until the listener has printed something, and returns all
@@ -82,8 +89,11 @@ func awaitHeard(ctx context.Context, t *testing.T, vm *vmlab.VM, want string) st
 	return heard
 }
 
-// counter reads one of the anti-spoofing table's counters as an operator would.
-func counter(ctx context.Context, t *testing.T, s *site.Site, name string) int {
+// bridgeTable is the anti-spoofing table of taps in bridges.
+const bridgeTable = "bridge brfuse"
+
+// counter reads one of an anti-spoofing table's counters as an operator would.
+func counter(ctx context.Context, t *testing.T, s *site.Site, table, name string) int {
 	t.Helper()
 	var list struct {
 		NFTables []struct {
@@ -93,7 +103,7 @@ func counter(ctx context.Context, t *testing.T, s *site.Site, name string) int {
 			} `json:"counter"`
 		} `json:"nftables"`
 	}
-	out := onHost(ctx, t, s, "nft", "-j", "list", "counters", "table", "bridge", "brfuse")
+	out := onHost(ctx, t, s, "nft", "-j", "list counters table "+table)
 	require.NoError(t, json.Unmarshal([]byte(out), &list))
 	for _, e := range list.NFTables {
 		if e.Counter.Name == name {

@@ -167,10 +167,7 @@ func (o *Orchestrator) lease(ctx context.Context, req vnic.Request) (*record, er
 
 // usable returns the request's network, once it and the VM are there to be used.
 func (o *Orchestrator) usable(tx store.ReadTx, req vnic.Request) (vnic.Network, error) {
-	n, err := open(tx, req.VM, req.Network)
-	if err == nil {
-		err = o.joined(tx)
-	}
+	n, err := o.open(tx, req.VM, req.Network)
 	switch {
 	case err != nil:
 		return n, err
@@ -182,8 +179,9 @@ func (o *Orchestrator) usable(tx store.ReadTx, req vnic.Request) (vnic.Network, 
 	return n, nil
 }
 
-// open returns a network that takes new attachments of a VM which does so, too.
-func open(tx store.ReadTx, vm, network string) (vnic.Network, error) {
+// open returns a network that takes new attachments of a VM which does so, too, on a
+// hypervisor that isn't released.
+func (o *Orchestrator) open(tx store.ReadTx, vm, network string) (vnic.Network, error) {
 	var v vmRecord
 	var n networkRecord
 	rev, err := load(tx, vmPrefix+vm, &v)
@@ -200,7 +198,7 @@ func open(tx store.ReadTx, vm, network string) (vnic.Network, error) {
 	case rev == 0 || n.Removing:
 		return vnic.Network{}, fmt.Errorf("network %s does not exist; see `brfuse network create`: %w", network, vnic.ErrUnknownNetwork)
 	}
-	return n.Network, nil
+	return n.Network, o.joined(tx)
 }
 
 func newRecord(req vnic.Request, n vnic.Network) *record {

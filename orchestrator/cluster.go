@@ -3,9 +3,9 @@ package orchestrator
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -61,96 +61,6 @@ func (o *Orchestrator) Hypervisor() string {
 		return ""
 	}
 	return o.cfg.Cluster.Self.Name
-}
-
-// join writes down that this hypervisor is there. What it held when it was released
-// is gone from the store before that.
-func (o *Orchestrator) join(ctx context.Context) error {
-	if o.cfg.Cluster == nil {
-		return nil
-	}
-	self := o.cfg.Cluster.Self
-	known, err := fabric.Hypervisors(ctx, o.shared)
-	if err != nil {
-		return err
-	}
-	var old fabric.Known
-	for _, k := range known {
-		switch {
-		case k.Name == self.Name:
-			old = k
-		case self.Underlay.IsValid() && k.Underlay == self.Underlay && !k.Released:
-			return fmt.Errorf("underlay %s is that of hypervisor %s; give each its own, or `brfuse hosts rm %s` if it is gone: %w",
-				self.Underlay, k.Name, k.Name, vnic.ErrInUse)
-		}
-	}
-	if old.Alive && old.Underlay != self.Underlay {
-		return fmt.Errorf("a hypervisor %s is alive, with underlay %s; give each its own name, or wait until that one is seen dead: %w",
-			self.Name, old.Underlay, vnic.ErrInUse)
-	}
-	if old.Released {
-		o.log.Warn("this hypervisor was given up as dead; what it held is released")
-		if err := o.release(ctx, self.Name); err != nil {
-			return fmt.Errorf("release what it held: %w", err)
-		}
-	}
-	b, err := json.Marshal(fabric.Record{Hypervisor: self})
-	if err != nil {
-		return err
-	}
-	_, err = o.shared.Update(ctx, func(tx store.Tx) error { return tx.Put(fabric.HypervisorPrefix+self.Name, b) })
-	return wrap(err, "join as hypervisor %s", self.Name)
-}
-
-// keepAlive holds the key by which the others see this hypervisor alive. When it gets
-// the key back, others may have released this one meanwhile.
-func (o *Orchestrator) keepAlive() {
-	self := o.cfg.Cluster.Self.Name
-	err := o.cfg.Cluster.KeepAlive(o.life, fabric.AlivePrefix+self, []byte(self), func() {
-		o.queue.add("see whether this hypervisor was released", o.rejoin)
-	})
-	if o.life.Err() == nil {
-		o.log.Error("this hypervisor can't be kept alive in the store; start its daemon anew", "error", err)
-	}
-}
-
-// rejoin takes this hypervisor back when it was released while its daemon ran: the
-// vNICs that it had belong to nobody now.
-func (o *Orchestrator) rejoin(ctx context.Context) error {
-	released, err := o.released(ctx)
-	if err != nil || !released {
-		return err
-	}
-	if err := o.join(ctx); err != nil {
-		return err
-	}
-	o.sweepSoon()
-	return o.reconcileAllSoon(ctx)
-}
-
-func (o *Orchestrator) released(ctx context.Context) (bool, error) {
-	var r fabric.Record
-	err := o.shared.View(ctx, func(tx store.ReadTx) (err error) {
-		r, _, err = fabric.Find(tx, o.Hypervisor())
-		return err
-	})
-	return r.Released, err
-}
-
-// joined returns an error when this hypervisor was released: what it wrote would be
-// released as well.
-func (o *Orchestrator) joined(tx store.ReadTx) error {
-	if o.cfg.Cluster == nil {
-		return nil
-	}
-	r, found, err := fabric.Find(tx, o.Hypervisor())
-	switch {
-	case err != nil:
-		return err
-	case !found || r.Released:
-		return fmt.Errorf("hypervisor %s was given up as dead and is coming back; try again: %w", o.Hypervisor(), vnic.ErrHypervisorUnavailable)
-	}
-	return nil
 }
 
 // Hypervisors returns all that share the store, in the order of their names; none
@@ -319,23 +229,29 @@ func (o *Orchestrator) forgetHypervisor(ctx context.Context, name string) error 
 	if err != nil {
 		return err
 	}
-	_, err = db.Update(ctx, func(tx store.Tx) error { return tx.Delete(fabric.HypervisorPrefix + name) })
+	_, err = db.Update(ctx, func(tx store.Tx) error {
+		r, _, err := fabric.Find(tx, name)
+		if err != nil {
+			return err
+		}
+		return cmp.Or(giveUnderlay(tx, r.Hypervisor), tx.Delete(fabric.HypervisorPrefix+name))
+	})
 	return err
 }
 
-// blockPause is between two looks at which blocks of addresses this hypervisor can do
+// blockPause is about the time between two looks at which blocks of addresses this hypervisor can do
 // without.
 const blockPause = time.Minute
 
 // giveBack gives blocks of addresses back that nothing is leased from.
 func (o *Orchestrator) giveBack() {
-	ticker := time.NewTicker(blockPause)
-	defer ticker.Stop()
 	for {
+		timer := time.NewTimer(blockPause/2 + rand.N(blockPause)) //nolint:gosec // so that not all do it at once
 		select {
 		case <-o.life.Done():
+			timer.Stop()
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		nets, err := o.Networks(o.life)
 		for _, n := range nets {

@@ -61,7 +61,7 @@ func (o *Orchestrator) Ready(ctx context.Context, vm, network string) error {
 
 func (o *Orchestrator) ready(ctx context.Context, vm, network string) error {
 	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) error {
-		n, err := open(tx, vm, network)
+		n, err := o.open(tx, vm, network)
 		if err != nil {
 			return err
 		}

@@ -38,10 +38,7 @@ func (o *Orchestrator) createNetwork(ctx context.Context, want vnic.Network) (vn
 	var n vnic.Network
 	var fresh bool
 	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) (err error) {
-		if n, err = o.fit(tx, want); err != nil {
-			return err
-		}
-		n, fresh, err = addNetwork(tx, n)
+		n, fresh, err = o.addNetwork(tx, want)
 		return err
 	})
 	if err != nil {
@@ -52,8 +49,8 @@ func (o *Orchestrator) createNetwork(ctx context.Context, want vnic.Network) (vn
 
 // makeNetwork has the host half make a network that was stored.
 func (o *Orchestrator) makeNetwork(ctx context.Context, n vnic.Network, fresh bool) error {
-	if o.cfg.Cluster != nil && !o.isUp(n.Name) {
-		return nil // it is made where a vNIC of it comes
+	if o.cfg.Cluster != nil {
+		return o.makeHere(ctx, n.Name, fresh)
 	}
 	err := o.setNetwork(ctx, n)
 	switch {
@@ -68,8 +65,27 @@ func (o *Orchestrator) makeNetwork(ctx context.Context, n vnic.Network, fresh bo
 	return err
 }
 
+// makeHere is makeNetwork for one of several hypervisors: a network is made where a vNIC
+// of it comes, and only made sure of here.
+func (o *Orchestrator) makeHere(ctx context.Context, name string, fresh bool) error {
+	if fresh {
+		return nil
+	}
+	here := false
+	err := o.named(ctx, herePrefix+name, func() error {
+		if here = o.isUp(name); here {
+			return o.bringUp(ctx, name)
+		}
+		return nil
+	})
+	if err != nil || !here {
+		return err
+	}
+	return o.reconcileAllSoon(ctx)
+}
+
 // addNetwork stores a network and tells whether it is new. It returns it as stored.
-func addNetwork(tx store.Tx, n vnic.Network) (_ vnic.Network, fresh bool, err error) {
+func (o *Orchestrator) addNetwork(tx store.Tx, n vnic.Network) (_ vnic.Network, fresh bool, err error) {
 	nets, err := all[networkRecord](tx, networkPrefix)
 	if err != nil {
 		return n, false, err
@@ -89,6 +105,9 @@ func addNetwork(tx store.Tx, n vnic.Network) (_ vnic.Network, fresh bool, err er
 	}
 	if isWord(n.Name) {
 		return n, false, fmt.Errorf("%q means something else to `brfuse vm add --guest-network`; choose another name: %w", n.Name, vnic.ErrInvalid)
+	}
+	if n, err = o.fit(tx, n); err != nil { // what is there keeps what was chosen for it
+		return n, false, err
 	}
 	if n.Kind == vnic.KindOverlay {
 		if n, err = complement(tx, n, nets); err != nil {
@@ -261,8 +280,8 @@ func (o *Orchestrator) setNetwork(ctx context.Context, n vnic.Network) error {
 // setOverlay is setNetwork for an overlay, where this hypervisor has an address of its
 // own.
 func (o *Orchestrator) setOverlay(ctx context.Context, n vnic.Network) error {
-	if o.cfg.Cluster == nil {
-		return errNoCluster
+	if err := o.carries(n); err != nil {
+		return err
 	}
 	own, err := o.takeStand(ctx, n)
 	switch {

@@ -20,7 +20,7 @@ func (o *Orchestrator) SetPool(ctx context.Context, p vnic.Pool) error {
 	}
 	k := poolID{p.VM, p.Network}
 	err = o.update(ctx, func(tx store.Tx) error {
-		n, err := open(tx, p.VM, p.Network)
+		n, err := o.open(tx, p.VM, p.Network)
 		if err != nil {
 			return err
 		}

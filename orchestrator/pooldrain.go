@@ -71,6 +71,9 @@ func (o *Orchestrator) drainSteps(ctx context.Context, p *pooled) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Deadlines.Store)
 	defer cancel()
 	_, err = o.cfg.Store.Update(ctx, func(tx store.Tx) error { return o.forget(tx, *p) })
+	if err == nil {
+		o.leaveSoon()
+	}
 	return err
 }
 

@@ -210,7 +210,7 @@ func (o *Orchestrator) addPooled(tx store.Tx, k poolID, id vnic.ID) (*pooled, er
 	if n, err := k.stock(tx, r.Low); err != nil || n >= r.Low {
 		return nil, err
 	}
-	if _, err := open(tx, k.vm, k.network); err != nil {
+	if _, err := o.open(tx, k.vm, k.network); err != nil {
 		return nil, err
 	}
 	if used, err := o.usedID(tx, id); err != nil || used {

@@ -38,8 +38,7 @@ func portKey(m vnic.PortMapping) string {
 
 // takePorts writes down that an attachment has ports published, or returns a
 // [vnic.TakenError] that names the attachment which has one of them. The index is
-// one for the store, as there is one hypervisor: with a store that several share,
-// its keys need the hypervisor's name.
+// the hypervisor's own.
 func takePorts(tx store.Tx, id vnic.ID, ports []vnic.PortMapping) error {
 	for _, m := range ports {
 		items, err := tx.Scan(portsOf(m), 0)

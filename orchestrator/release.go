@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -66,6 +67,17 @@ func (o *Orchestrator) release(ctx context.Context, name string) error {
 		}
 	}
 	n, err := ipam.ReleaseHypervisor(ctx, db, home, name)
+	if err != nil {
+		return err
+	}
+	_, err = db.Update(ctx, func(tx store.Tx) error {
+		r, _, err := fabric.Find(tx, name)
+		if err != nil {
+			return err
+		}
+		r.Emptied = true
+		return save(tx, fabric.HypervisorPrefix+name, r)
+	})
 	if err == nil {
 		o.log.Info("hypervisor is released", "hypervisor", name, "addresses", n)
 	}
@@ -109,20 +121,23 @@ func eraseAttachment(tx store.Tx, it store.Item) error {
 	return cmp.Or(tx.Delete(it.Key), tx.Delete(fabric.EndpointKey(a.Request.Network, a.ID)), tx.Delete(fabric.IDPrefix+string(a.ID)))
 }
 
-// reapPause is between two looks at who is dead.
+// reapPause is the least time between two looks at who is dead: all look, though one
+// acts, so that is seldom when there is time.
 const reapPause = 5 * time.Second
 
 // reap releases hypervisors that are dead for long. Of those that are alive the one
 // whose name is first does so; that two do is harmless.
 func (o *Orchestrator) reap() {
 	dead := map[string]time.Time{} // since when
-	ticker := time.NewTicker(min(reapPause, o.cfg.Cluster.ReleaseAfter))
-	defer ticker.Stop()
+	after := o.cfg.Cluster.ReleaseAfter
+	pause := min(after, max(reapPause, after/60))
 	for {
+		timer := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // so that not all do it at once
 		select {
 		case <-o.life.Done():
+			timer.Stop()
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		if err := o.reapOnce(o.life, dead, time.Now()); err != nil && o.life.Err() == nil {
 			o.log.Warn("dead hypervisors are not released, it will be tried again", "error", err)
@@ -138,18 +153,27 @@ func (o *Orchestrator) reapOnce(ctx context.Context, dead map[string]time.Time, 
 		return err
 	}
 	first := ""
+	var half []string // released, but not all that they held
 	for _, k := range known {
-		if k.Alive {
+		_, counted := dead[k.Name]
+		switch {
+		case k.Alive:
 			delete(dead, k.Name)
-			if first == "" {
-				first = k.Name
-			}
-		} else if _, ok := dead[k.Name]; !ok && !k.Released {
+			first = cmp.Or(first, k.Name)
+		case k.Released && !k.Emptied:
+			half = append(half, k.Name)
+		case !k.Released && !counted:
 			dead[k.Name] = now
 		}
 	}
 	if first != o.Hypervisor() {
 		return nil
+	}
+	for _, name := range half {
+		o.log.Warn("the release of a dead hypervisor was not finished, going on with it", "hypervisor", name)
+		if err := o.release(ctx, name); err != nil && !errors.Is(err, errBack) {
+			return fmt.Errorf("release hypervisor %s: %w", name, err)
+		}
 	}
 	for name, since := range dead {
 		if now.Sub(since) < o.cfg.Cluster.ReleaseAfter {

@@ -73,7 +73,7 @@ func (o *Orchestrator) Reserve(ctx context.Context, vm, network string, want net
 		return got, fmt.Errorf("reserve address %s: give a plain IPv4 or IPv6 address: %w", want, vnic.ErrInvalid)
 	}
 	err := o.update(ctx, func(tx store.Tx) error {
-		n, err := open(tx, vm, network)
+		n, err := o.open(tx, vm, network)
 		if err != nil {
 			return err
 		}

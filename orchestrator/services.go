@@ -99,7 +99,12 @@ func (o *Orchestrator) reached(s vnic.Service) Reached {
 // RemoveService ends a service; that there is none of that name is a
 // [vnic.ErrUnknownService].
 func (o *Orchestrator) RemoveService(ctx context.Context, name string) error {
-	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	ctx, done, err := o.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("unpublish service %s: %w", name, err)
+	}
+	defer done()
+	_, err = o.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		it, err := tx.Get(fabric.ServicePrefix + name)
 		if err != nil {
 			return err

@@ -1,7 +1,9 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -36,6 +38,34 @@ func standOwner(id vnic.ID, hypervisor, network string) ipam.Owner {
 	return ipam.Owner{ID: id, Key: vnic.Key{VM: "-", Pod: "hypervisor-" + hypervisor, Interface: network}}
 }
 
+// errNoUnderlay is why this hypervisor is in no overlay.
+var errNoUnderlay = fmt.Errorf("this hypervisor has no underlay for overlays; start brfused with --underlay ADDRESS: %w", vnic.ErrUnsupported)
+
+// carries says whether this hypervisor can be in a network.
+func (o *Orchestrator) carries(n vnic.Network) error {
+	switch {
+	case n.Kind != vnic.KindOverlay:
+		return nil
+	case o.cfg.Cluster == nil:
+		return errNoCluster
+	case !o.cfg.Cluster.Self.Underlay.IsValid():
+		return errNoUnderlay
+	}
+	return nil
+}
+
+// fits says whether the addresses are of a network: one of that name may have been removed,
+// and this one made, while nothing ran here.
+func (s stand) fits(n vnic.Network) bool {
+	if len(s.Leases) != len(n.Subnets) {
+		return false
+	}
+	return !slices.ContainsFunc(s.Leases, func(l netip.Prefix) bool {
+		subnet, ok := n.Subnet(l.Addr())
+		return !ok || subnet.Bits() != l.Bits()
+	})
+}
+
 // takeStand gives this hypervisor addresses of its own in an overlay, unless it has
 // them. A network that has none left does without.
 func (o *Orchestrator) takeStand(ctx context.Context, n vnic.Network) (stand, error) {
@@ -43,11 +73,17 @@ func (o *Orchestrator) takeStand(ctx context.Context, n vnic.Network) (stand, er
 	_, err := o.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		s = stand{}
 		rev, err := load(tx, selfPrefix+n.Name, &s)
-		if err != nil || rev != 0 {
+		if err != nil || rev != 0 && s.fits(n) {
 			return err
 		}
 		if err := o.joined(tx); err != nil {
 			return err
+		}
+		if rev != 0 {
+			if err := o.eraseStand(tx, n.Name, s); err != nil {
+				return err
+			}
+			s = stand{}
 		}
 		for used := true; used; {
 			s.ID = vnic.NewID()
@@ -95,16 +131,14 @@ func (o *Orchestrator) dropStand(ctx context.Context, network string) error {
 		if err != nil || rev == 0 {
 			return err
 		}
-		if err := tx.Delete(selfPrefix + network); err != nil {
-			return err
-		}
-		if err := tx.Delete(fabric.EndpointKey(network, s.ID)); err != nil {
-			return err
-		}
-		return o.pool.Free(tx, standOwner(s.ID, o.Hypervisor(), network))
+		return o.eraseStand(tx, network, s)
 	})
 	o.cfg.Cluster.Overlay.SetHostAddresses(network, nil)
 	return wrap(err, "give back this hypervisor's own address")
+}
+
+func (o *Orchestrator) eraseStand(tx store.Tx, network string, s stand) error {
+	return cmp.Or(tx.Delete(selfPrefix+network), tx.Delete(fabric.EndpointKey(network, s.ID)), o.pool.Free(tx, standOwner(s.ID, o.Hypervisor(), network)))
 }
 
 // isStand tells an endpoint that is a hypervisor's own.

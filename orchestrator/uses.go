@@ -16,9 +16,12 @@ import (
 // makes a network when the first vNIC of it comes, and removes it after the last.
 type uses struct {
 	mu     sync.Mutex
-	coming map[string]int  // guarded by mu; vNICs that are being plugged
-	up     map[string]bool // guarded by mu; true: made and followed, false: being removed
-	needed map[string]bool // guarded by mu; published services lead there
+	coming map[string]int       // guarded by mu; vNICs that are being plugged
+	up     map[string]*presence // guarded by mu; networks that are here, if only in part
+	needed map[string]bool      // guarded by mu; published services lead there; nil until the store was read
+	// user is the key of a vNIC's record that was in the network when it was last looked
+	// for one: while it is there, no other is looked for. Guarded by mu.
+	user map[string]string
 }
 
 // herePrefix begins the name of the lock of a network on this hypervisor. It is taken
@@ -59,7 +62,11 @@ func (o *Orchestrator) enterNetwork(ctx context.Context, name string) (leave fun
 		u.coming = map[string]int{}
 	}
 	u.coming[name]++
-	up := u.up[name]
+	p := u.up[name]
+	up := p != nil && p.made
+	if up {
+		p.entered++
+	}
 	u.mu.Unlock()
 	leave = func() {
 		u.mu.Lock()
@@ -79,13 +86,8 @@ func (o *Orchestrator) enterNetwork(ctx context.Context, name string) (leave fun
 	return leave, nil
 }
 
-func (o *Orchestrator) isUp(name string) bool {
-	o.uses.mu.Lock()
-	defer o.uses.mu.Unlock()
-	return o.uses.up[name]
-}
-
-// bringUp makes a network on this hypervisor, under its lock.
+// bringUp makes a network on this hypervisor, under its lock. When it fails, what it had
+// made by then is leaveNetwork's to remove.
 func (o *Orchestrator) bringUp(ctx context.Context, name string) error {
 	n, err := o.networkRecord(ctx, name)
 	switch {
@@ -94,15 +96,16 @@ func (o *Orchestrator) bringUp(ctx context.Context, name string) error {
 	case n.Name == "":
 		return fmt.Errorf("it does not exist; see `brfuse network create`: %w", vnic.ErrUnknownNetwork)
 	}
+	if err := o.carries(n.Network); err != nil {
+		return err
+	}
+	p := o.uses.begin(n.Network)
 	if err := o.setNetwork(ctx, n.Network); err != nil {
 		return err
 	}
 	o.uses.mu.Lock()
 	defer o.uses.mu.Unlock()
-	if o.uses.up == nil {
-		o.uses.up = map[string]bool{}
-	}
-	o.uses.up[name] = true
+	p.made = true
 	return nil
 }
 
@@ -138,23 +141,9 @@ func (o *Orchestrator) leaveNetworks(ctx context.Context) error {
 // leaveNetwork removes a network from this hypervisor unless it is needed, under its
 // lock.
 func (o *Orchestrator) leaveNetwork(ctx context.Context, name string) error {
-	used, err := o.usesNetwork(ctx, name)
-	if err != nil || used {
+	n, leave, err := o.withdraw(ctx, name)
+	if err != nil || !leave {
 		return err
-	}
-	u := &o.uses
-	u.mu.Lock()
-	if _, there := u.up[name]; !there || u.coming[name] > 0 || u.needed[name] {
-		u.mu.Unlock()
-		return nil
-	}
-	u.up[name] = false
-	u.mu.Unlock()
-	n := vnic.Network{Name: name, Bridge: vnic.BridgeName(name)}
-	if r, err := o.networkRecord(ctx, name); err != nil {
-		return err
-	} else if r.Name != "" {
-		n = r.Network
 	}
 	o.fabric.Drop(name)
 	if err := o.removeFromHost(ctx, n); err != nil {
@@ -163,10 +152,36 @@ func (o *Orchestrator) leaveNetwork(ctx context.Context, name string) error {
 	if err := o.dropStand(ctx, name); err != nil {
 		return err
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.up, name)
+	o.uses.mu.Lock()
+	defer o.uses.mu.Unlock()
+	delete(o.uses.up, name)
 	return nil
+}
+
+// withdraw notes that a network is about to be removed, and returns it as it was made,
+// unless it is needed or not here.
+func (o *Orchestrator) withdraw(ctx context.Context, name string) (n vnic.Network, leave bool, err error) {
+	u := &o.uses
+	for {
+		p, entered := u.get(name)
+		if p == nil {
+			return n, false, nil
+		}
+		if used, err := o.usesNetwork(ctx, name); err != nil || used {
+			return n, false, err
+		}
+		u.mu.Lock()
+		came := p.entered != entered // a vNIC, which usesNetwork may not have seen
+		stays := u.coming[name] > 0 || u.needed[name]
+		if !came && !stays {
+			p.made = false
+		}
+		n = p.net
+		u.mu.Unlock()
+		if !came {
+			return n, !stays, nil
+		}
+	}
 }
 
 func (o *Orchestrator) removeFromHost(ctx context.Context, n vnic.Network) error {
@@ -177,47 +192,57 @@ func (o *Orchestrator) removeFromHost(ctx context.Context, n vnic.Network) error
 
 // usesNetwork says whether this hypervisor has a vNIC of a network.
 func (o *Orchestrator) usesNetwork(ctx context.Context, name string) (used bool, err error) {
+	o.uses.mu.Lock()
+	user := o.uses.user[name]
+	o.uses.mu.Unlock()
 	err = o.cfg.Store.View(ctx, func(tx store.ReadTx) error {
-		used = false
-		list, err := all[vnic.Attachment](tx, attachmentPrefix)
-		if err != nil {
-			return err
+		if user != "" {
+			if it, err := tx.Get(user); err != nil || it.Exists() {
+				return err
+			}
 		}
-		vnics, err := allPooled(tx)
-		if err != nil {
-			return err
-		}
-		for _, a := range list {
-			used = used || a.Request.Network == name
-		}
-		for _, p := range vnics {
-			used = used || p.Network == name
-		}
-		return nil
+		user, err = userOf(tx, name)
+		return err
 	})
-	return used, err
+	if err != nil {
+		return false, err
+	}
+	o.uses.mu.Lock()
+	defer o.uses.mu.Unlock()
+	if user == "" {
+		delete(o.uses.user, name)
+		return false, nil
+	}
+	if o.uses.user == nil {
+		o.uses.user = map[string]string{}
+	}
+	o.uses.user[name] = user
+	return true, nil
 }
 
-// networkChanged follows what another hypervisor did to a network.
-func (o *Orchestrator) networkChanged(name string) {
-	if o.cfg.Cluster != nil {
-		o.queue.add("follow network "+name, func(ctx context.Context) error { return o.followNetwork(ctx, name) })
+// userOf returns the key of the record of a vNIC that is in a network, empty when there is
+// none. A record's network doesn't change, and its id is not used again.
+func userOf(tx store.ReadTx, network string) (string, error) {
+	items, err := tx.Scan(attachmentPrefix, 0)
+	if err != nil {
+		return "", err
 	}
-}
-
-func (o *Orchestrator) followNetwork(ctx context.Context, name string) error {
-	n, err := o.networkRecord(ctx, name)
-	if err != nil || n.Name != "" && !n.Removing {
-		return err
+	for _, it := range items {
+		var a vnic.Attachment
+		if err := decode(it, &a); err != nil {
+			return "", err
+		}
+		if a.Request.Network == network {
+			return it.Key, nil
+		}
 	}
-	if err := o.dropPools(ctx, func(k poolID) bool { return k.network == name }); err != nil {
-		return err
+	vnics, err := allPooled(tx)
+	for _, p := range vnics {
+		if p.Network == network {
+			return pooledKey(p.ID), err
+		}
 	}
-	if err := o.named(ctx, herePrefix+name, func() error { return o.leaveNetwork(ctx, name) }); err != nil || n.Name != "" {
-		return err
-	}
-	_, err = o.cfg.Store.Update(ctx, func(tx store.Tx) error { return o.pool.Forget(tx, name) })
-	return err
+	return "", err
 }
 
 // networksNeeded follows which networks published services lead into.
@@ -226,9 +251,13 @@ func (o *Orchestrator) networksNeeded(names map[string]bool) {
 		return
 	}
 	o.uses.mu.Lock()
+	first := o.uses.needed == nil
 	o.uses.needed = names
 	o.uses.mu.Unlock()
 	o.queue.add("enter networks of services", o.enterNeeded)
+	if first {
+		o.queue.add("remove networks that are not needed", o.sweepNetworks) // it was not known before
+	}
 	o.leaveSoon()
 }
 
@@ -242,7 +271,11 @@ func (o *Orchestrator) enterNeeded(ctx context.Context) error {
 		if err == nil {
 			leave()
 		}
-		if !errors.Is(err, vnic.ErrUnknownNetwork) {
+		switch {
+		case errors.Is(err, vnic.ErrUnknownNetwork):
+		case errors.Is(err, errNoUnderlay):
+			o.log.Info("services don't lead from here to pods elsewhere", "network", name, "error", err)
+		default:
 			errs = append(errs, err)
 		}
 	}
@@ -258,29 +291,7 @@ func (o *Orchestrator) follow() {
 	if c := o.cfg.Cluster; c != nil {
 		cfg.Overlay = c.Overlay
 	}
+	o.uses.mu.Lock() // what is called back takes it before it uses the fabric
+	defer o.uses.mu.Unlock()
 	o.fabric = fabric.Start(cfg)
-}
-
-// sweepNetworks removes from this hypervisor the networks that an earlier daemon made
-// and nothing here needs.
-func (o *Orchestrator) sweepNetworks(ctx context.Context) error {
-	found, err := o.cfg.Host.Networks(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, n := range found {
-		err := o.named(ctx, herePrefix+n.Name, func() error {
-			used, err := o.usesNetwork(ctx, n.Name)
-			if err != nil || used || o.isUp(n.Name) {
-				return err
-			}
-			if err := o.removeFromHost(ctx, n); err != nil {
-				return err
-			}
-			return o.dropStand(ctx, n.Name)
-		})
-		errs = append(errs, wrap(err, "remove network %s", n.Name))
-	}
-	return errors.Join(errs...)
 }

@@ -320,7 +320,11 @@ func (o *Orchestrator) forgetVM(ctx context.Context, name string) error {
 		if err := tx.Delete(vmPrefix + name); err != nil || o.cfg.Cluster == nil {
 			return err
 		}
-		return tx.Delete(fabric.VMPrefix + name)
+		it, err := tx.Get(fabric.VMPrefix + name)
+		if err != nil || string(it.Value) != o.Hypervisor() { // it may be another's by now
+			return err
+		}
+		return tx.Delete(it.Key)
 	})
 	return err
 }

@@ -20,6 +20,9 @@ type Hypervisor struct {
 	API string `json:"api,omitempty"`
 	// Version is that of its daemon.
 	Version string `json:"version,omitempty"`
+	// Boot tells the machine that its daemon runs on from others, and from its runs before:
+	// what /proc/sys/kernel/random/boot_id says.
+	Boot string `json:"boot,omitempty"`
 	// Started is when its daemon started.
 	Started time.Time `json:"started,omitzero"`
 }

@@ -59,7 +59,7 @@ type Truths struct {
 	Netdevs []string // in QEMU
 	Taps    []string
 	Up      []string // taps that are up
-	Ports   []string // of bridges
+	Ports   []string // taps that are in a bridge, or up at an uplink
 	Rules   []string // taps with rules
 	MACs    int      // virtio NICs in the guest, in any namespace
 }
@@ -146,15 +146,17 @@ func (tr *Truths) askHost(ctx context.Context, s *Site) error {
 	}
 	for line := range strings.Lines(links) {
 		fields := strings.Fields(line)
-		id, ok := strings.CutPrefix(strings.Trim(fields[1], ":"), "brf")
+		name, uplink, _ := strings.Cut(strings.Trim(fields[1], ":"), "@")
+		id, ok := strings.CutPrefix(name, "brf")
 		if !ok {
 			continue
 		}
 		tr.Taps = append(tr.Taps, id)
-		if slices.Contains(strings.Split(strings.Trim(fields[2], "<>"), ","), "UP") {
+		up := slices.Contains(strings.Split(strings.Trim(fields[2], "<>"), ","), "UP")
+		if up {
 			tr.Up = append(tr.Up, id)
 		}
-		if strings.Contains(line, " master ") {
+		if strings.Contains(line, " master ") || up && uplink != "" {
 			tr.Ports = append(tr.Ports, id)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -25,10 +26,15 @@ func (a *app) call(ctx context.Context, f func(context.Context, brfusev1.BrfuseC
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	limited, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	err = rpcerr.Decode(f(ctx, brfusev1.NewBrfuseClient(conn)))
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil { // else it is one of the daemon's deadlines
+	deadline, _ := limited.Deadline()
+	err = rpcerr.Decode(f(limited, brfusev1.NewBrfuseClient(conn)))
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case errors.Is(err, context.DeadlineExceeded) && limited.Err() != nil, // else it is one of the daemon's deadlines
+		errors.Is(err, context.Canceled) && time.Until(deadline) < time.Second: // the daemon has noticed first
 		return fmt.Errorf("no answer from brfused within --timeout %s: %w", a.timeout, context.DeadlineExceeded)
 	}
 	return err

@@ -1,13 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/brfuse/brfuse/hostside"
@@ -33,13 +34,28 @@ type Cluster struct {
 	ReleaseAfter time.Duration
 }
 
+// complete fills in the name.
+func (c Cluster) complete() (Cluster, error) {
+	if c.Store == "" || c.Hypervisor != "" {
+		return c, nil
+	}
+	var err error
+	if c.Hypervisor, err = os.Hostname(); err != nil {
+		return c, fmt.Errorf("name of this hypervisor: %w: give it by --hypervisor", err)
+	}
+	return c, nil
+}
+
+// state names the store for people.
+func (c Config) state() string { return cmp.Or(c.Cluster.Store, c.State) }
+
 // aliveTTL is how long a hypervisor that is silent passes for alive.
 const aliveTTL = 15 * time.Second
 
 // shared is a store that several daemons share.
 type shared interface {
 	store.Store
-	Alive(ctx context.Context, key string, value []byte, ttl time.Duration) (*etcdstore.Lease, error)
+	KeepAlive(ctx context.Context, key string, value []byte, ttl time.Duration, held func()) error
 }
 
 // openStore opens the store that cfg says. The second is nil for one that is not shared.
@@ -74,15 +90,13 @@ func (p *parts) cluster(s shared, cfg Config) (*orchestrator.Cluster, error) {
 	if s == nil {
 		return nil, nil
 	}
-	name := cfg.Cluster.Hypervisor
-	if name == "" {
-		var err error
-		if name, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("name of this hypervisor: %w: give it by --hypervisor", err)
-		}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("see which machine this is: %w", err)
 	}
 	self := vnic.Hypervisor{
-		Name: name, Underlay: cfg.Cluster.Underlay, API: cfg.APIListen, Version: buildinfo.Version(), Started: time.Now(),
+		Name: cfg.Cluster.Hypervisor, Underlay: cfg.Cluster.Underlay, API: cfg.APIListen, Version: buildinfo.Version(),
+		Boot: strings.TrimSpace(string(boot)), Started: time.Now(),
 	}
 	if self.Underlay.IsValid() {
 		mtu, err := p.host.OverlayMTU()
@@ -94,51 +108,9 @@ func (p *parts) cluster(s shared, cfg Config) (*orchestrator.Cluster, error) {
 	return &orchestrator.Cluster{
 		Self: self, Overlay: p.host, ReleaseAfter: cfg.Cluster.ReleaseAfter,
 		KeepAlive: func(ctx context.Context, key string, value []byte, held func()) error {
-			return keepAlive(ctx, s, key, value, held, cfg.Log)
+			return s.KeepAlive(ctx, key, value, aliveTTL, held)
 		},
 	}, nil
-}
-
-// pauses before a key is taken again: the first, doubled each time, up to the last.
-const (
-	firstPause = 200 * time.Millisecond
-	lastPause  = 5 * time.Second
-)
-
-// keepAlive holds a key until ctx ends, and takes it again whenever it is lost.
-func keepAlive(ctx context.Context, s shared, key string, value []byte, held func(), log *slog.Logger) error {
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		lease, err := s.Alive(ctx, key, value, aliveTTL)
-		if err == nil {
-			held()
-			pause = firstPause
-			err = hold(ctx, lease)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		log.Warn("others may take this hypervisor for dead, it will be tried again", "error", err, "pause", pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-	}
-}
-
-// errLost says that the store gave a key up.
-var errLost = errors.New("the store has not heard of it in time")
-
-// hold waits until a lease is lost, or gives it back when ctx ends.
-func hold(ctx context.Context, lease *etcdstore.Lease) error {
-	select {
-	case <-lease.Lost():
-	case <-ctx.Done():
-	}
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit/2)
-	defer cancel()
-	return errors.Join(errLost, lease.Close(closing))
 }
 
 // newHost returns the host half, which tunnels when there is an underlay.

@@ -60,6 +60,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
+	if cfg.Cluster, err = cfg.Cluster.complete(); err != nil {
+		return err
+	}
 	tls, err := openTLS(cfg)
 	if err != nil {
 		return err
@@ -91,7 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer sweep.Wait()
 	api := NewAPI(APIConfig{Log: cfg.Log, Orch: p.orch, VMs: p, Directory: p.orch, TLS: tls, Tracing: tell.tracing})
 	defer api.Close()
-	cfg.Log.Info("serving", "socket", cfg.Socket, "tcp", cfg.APIListen, "state", cfg.State)
+	cfg.Log.Info("serving", "socket", cfg.Socket, "tcp", cfg.APIListen, "state", cfg.state())
 	if err := at.serve(ctx, api); err != nil {
 		return err
 	}

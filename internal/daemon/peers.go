@@ -148,10 +148,10 @@ func (p *peers) keep(list []vnic.HypervisorStatus) {
 
 // close closes all connections, and there are no new ones.
 func (p *peers) close() {
-	p.keep(nil)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
+	p.mu.Unlock()
+	p.keep(nil)
 }
 
 func (p *peers) dropLocked(pr *peer) {

@@ -46,9 +46,6 @@ func (at listeners) close() {
 func (at listeners) serve(ctx context.Context, api *API) error {
 	servers := map[net.Listener]*grpc.Server{at.unix: api.Server(ctx)}
 	if at.tcp != nil {
-		if err := api.checkOwnNames(at.addr); err != nil {
-			return err
-		}
 		servers[at.tcp] = api.ServerTLS(ctx)
 	}
 	failed := make(chan error, len(servers))

@@ -21,7 +21,11 @@ func openTLS(cfg Config) (*tlsfiles.Source, error) {
 	if err := checkListen(cfg.APIListen); err != nil {
 		return nil, err
 	}
-	return tlsfiles.Open(cfg.TLS, cfg.Log)
+	src, err := tlsfiles.Open(cfg.TLS, cfg.Log)
+	if err != nil || cfg.APIListen == "" {
+		return src, err
+	}
+	return src, checkOwnNames(src, cfg.APIListen, cfg.Cluster.Hypervisor)
 }
 
 // checkListen refuses an address that others can't call: they are told the same one.
@@ -38,17 +42,18 @@ func checkListen(addr string) error {
 }
 
 // checkOwnNames returns an error when other daemons, which are told that this one's API
-// is at addr, would not take its certificate.
-func (a *API) checkOwnNames(addr string) error {
+// is at addr, would not take its certificate. They look for the hypervisor's name, too,
+// if there is one.
+func checkOwnNames(src *tlsfiles.Source, addr, hypervisor string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("serve the API over TCP: %w", err)
 	}
 	names := []string{host}
-	if a.peers != nil {
-		names = append(names, a.peers.self)
+	if hypervisor != "" {
+		names = append(names, hypervisor)
 	}
-	if err := a.cfg.TLS.CheckNames(names...); err != nil {
+	if err := src.CheckNames(names...); err != nil {
 		return fmt.Errorf("serve the API over TCP at %s: %w", addr, err)
 	}
 	return nil

@@ -271,6 +271,32 @@ table netdev edge {
 	assert.False(t, p.Hops[0].Device.Tap.VnetHdr)
 }
 
+// TestIntegrationArrivingByMacvtap walks as on a host with a network of macvtaps: the
+// packet passes it by.
+func TestIntegrationArrivingByMacvtap(t *testing.T) {
+	host, wire := newNetns(t), newNetns(t)
+	host.script(`
+		ip link add up0 type veth peer name w0
+		ip link set up0 up
+		ip link add link up0 name tap0 type macvtap mode bridge
+		ip link set tap0 up
+	`)
+	host.give(wire, "w0", "w0")
+	host.nft(`
+table inet guard {
+	chain pre { type filter hook prerouting priority 0; counter; }
+}
+table netdev tap0 {
+	chain out { type filter hook egress device tap0 priority 0; counter; }
+}
+`)
+	p := walkIn(t, host, Options{Interface: "tap0", Arriving: true, Gateway: netip.MustParseAddr("10.88.0.1")})
+	assert.Equal(t, "0 macvtap tap0\n0 veth up0\n", brief(p))
+	assert.Contains(t, p.End, "can't be looked at", "nothing leads to the wire's namespace")
+	require.Len(t, p.Hops[0].Device.Chains, 1)
+	assert.Equal(t, "egress", p.Hops[0].Device.Chains[0].Hook)
+}
+
 // TestIntegrationNeighbour has a pod send to another on the same network.
 func TestIntegrationNeighbour(t *testing.T) {
 	host := newNetns(t)

@@ -178,8 +178,12 @@ func (w *walk) across(ctx context.Context, v *view, l rtnl.PathLink, next func(c
 	return next(ctx, there, peer)
 }
 
-// arrive has the packet come in by a link.
+// arrive has the packet come in by a link. What a guest sends by a macvtap does not come
+// in: it leaves by the device below.
 func (w *walk) arrive(ctx context.Context, v *view, l rtnl.PathLink) error {
+	if l.Kind == "macvtap" {
+		return w.leave(ctx, v, l)
+	}
 	if !w.enter(v, l) {
 		return nil
 	}

@@ -14,6 +14,7 @@ const (
 	NetworkPrefix    = "network/"    // NAME: a vnic.Network, and whether it is being removed
 	ServicePrefix    = "service/"    // NAME: a vnic.Service
 	HypervisorPrefix = "hypervisor/" // NAME: a Record
+	UnderlayPrefix   = "underlay/"   // address: the name of the hypervisor that has it
 	AlivePrefix      = "alive/"      // NAME: held by a lease of the hypervisor's daemon
 	VMPrefix         = "owner/vm/"   // NAME of a VM: the hypervisor's name
 	IDPrefix         = "owner/id/"   // ID of an attachment: the hypervisor's name
@@ -34,6 +35,8 @@ type Record struct {
 	// Released says that it was given up as dead: what it held is others' to take. Its
 	// daemon takes that back when it returns.
 	Released bool `json:"released,omitempty"`
+	// Emptied says that nothing is left in the store of what it held when it was released.
+	Emptied bool `json:"emptied,omitempty"`
 }
 
 // PutEndpoint stores an endpoint.

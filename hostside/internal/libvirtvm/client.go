@@ -23,7 +23,10 @@ type client struct {
 	lv     *libvirt.Libvirt
 	nc     *watchedConn
 	domain libvirt.Domain // as it was when the connection was made
-	wg     sync.WaitGroup
+
+	mu     sync.Mutex     // held to set closed, and to look at it before wg grows
+	closed bool           // guarded by mu
+	wg     sync.WaitGroup // calls, and readers of events
 
 	// life ends with close. It is the connection's own and belongs to no call:
 	// go-libvirt sends events until then.
@@ -142,6 +145,13 @@ type pending struct {
 
 func (c *client) start(f func() error) *pending {
 	p := &pending{done: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		p.err = net.ErrClosed
+		close(p.done)
+		return p
+	}
 	c.wg.Go(func() {
 		defer close(p.done)
 		limit := time.AfterFunc(callLimit, c.drop)
@@ -170,6 +180,9 @@ func (c *client) drop() { _ = c.nc.Close() } // of a socket that is given up
 
 // close ends the connection and waits for its goroutines. The domain goes on.
 func (c *client) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.stop()
 	c.drop()
 	c.wg.Wait()

@@ -41,6 +41,18 @@ func TestCallLimit(t *testing.T) {
 	})
 }
 
+// TestCallAfterClose calls over a connection that is closed: the call is made again over
+// the next one.
+func TestCallAfterClose(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	c := &client{nc: &watchedConn{Conn: here, lost: make(chan struct{})}, stop: func() {}}
+	c.close()
+	err := c.call(t.Context(), func() error { return errors.New("called") })
+	require.ErrorIs(t, err, net.ErrClosed)
+	assert.True(t, c.lost(err))
+}
+
 func TestLost(t *testing.T) {
 	c := &client{nc: &watchedConn{lost: make(chan struct{})}}
 	other := errors.New("other")

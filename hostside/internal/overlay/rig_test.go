@@ -156,10 +156,11 @@ func (p *pod) join(t *testing.T, h *hyper) {
 // leave takes the pod from its hypervisor.
 func (p *pod) leave() { p.on.Run("ip", "link", "del", p.port) }
 
-// pings fails the test unless the pod reaches both addresses of another one.
+// pings fails the test unless the pod reaches both addresses of another one. On a busy
+// machine the kernel may lose the first packet of a link that has just come up.
 func (p *pod) pings(to *pod) {
-	p.Run("ping", "-n", "-c", "1", "-W", "5", to.v4.String())
-	p.Run("ping", "-n", "-c", "1", "-W", "5", to.v6.String())
+	p.Run("ping", "-n", "-c", "1", "-w", "10", to.v4.String())
+	p.Run("ping", "-n", "-c", "1", "-w", "10", to.v6.String())
 }
 
 // mesh makes a pod on each hypervisor, and declares them to the others.

@@ -185,7 +185,7 @@ func TestIntegrationHostReachesRemotePods(t *testing.T) {
 	require.NoError(t, hs[1].o.Set(t.Context(), vni, overlay.Remote{
 		MAC: mac, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.2")}, Host: hs[0].addr,
 	}))
-	hs[0].Run("ping", "-n", "-c", "1", "-W", "5", "-I", "10.9.0.2", pods[1].v4.String())
+	hs[0].Run("ping", "-n", "-c", "1", "-w", "10", "-I", "10.9.0.2", pods[1].v4.String())
 }
 
 // TestIntegrationGuard has the packet filter let through what comes from the tunnel.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/brfuse/brfuse/internal/rtnl"
 	"github.com/brfuse/brfuse/vnic"
@@ -112,11 +113,17 @@ func (o *Overlay) hear(news rtnl.EntryNews) (suspect bool) {
 	return suspect
 }
 
+// repairPause is between a repair that failed and the next try.
+const repairPause = time.Second
+
 // repairs looks at suspects until ctx is done.
 func (o *Overlay) repairs(ctx context.Context) {
+	again := time.NewTimer(repairPause)
+	again.Stop()
 	for {
 		select {
 		case <-o.wake:
+		case <-again.C:
 		case <-ctx.Done():
 			return
 		}
@@ -124,14 +131,17 @@ func (o *Overlay) repairs(ctx context.Context) {
 		networks := slices.Collect(maps.Values(o.networks))
 		o.mu.Unlock()
 		for _, n := range networks {
-			if k, all, ok := n.suspects.take(); ok {
-				o.repair(ctx, n, k, all)
+			if k, all, ok := n.suspects.take(); ok && !o.repair(ctx, n, k, all) {
+				n.suspects.mark(true)
+				again.Reset(repairPause)
 			}
 		}
 	}
 }
 
-func (o *Overlay) repair(ctx context.Context, n *network, k keys, all bool) {
+// repair makes suspects what they should be. It returns whether that is so, as far as
+// another try would help.
+func (o *Overlay) repair(ctx context.Context, n *network, k keys, all bool) bool {
 	var d Drift
 	var err error
 	if all {
@@ -149,7 +159,9 @@ func (o *Overlay) repair(ctx context.Context, n *network, k keys, all bool) {
 		o.cfg.Log.Warn("entries were not as declared and have been repaired", "network", n.Name,
 			"missing", d.Missing, "wrong", d.Wrong, "foreign", d.Foreign)
 	}
-	if err != nil && !errors.Is(err, vnic.ErrAddressTaken) && ctx.Err() == nil {
-		o.cfg.Log.Warn("overlay network can't be repaired", "network", n.Name, "error", err)
+	if err == nil || errors.Is(err, vnic.ErrAddressTaken) || ctx.Err() != nil {
+		return true
 	}
+	o.cfg.Log.Warn("overlay network can't be repaired, it will be tried again", "network", n.Name, "error", err)
+	return false
 }

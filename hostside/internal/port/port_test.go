@@ -231,7 +231,7 @@ func TestIntegrationBridgeStaysReachable(t *testing.T) {
 	host.Run("ip", "link", "set", "q", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), peer.FD()))
 	peer.Run("ip", "addr", "add", "10.9.0.2/24", "dev", "q")
 	peer.Run("ip", "link", "set", "q", "up")
-	peer.Run("ping", "-c", "1", "-W", "5", "10.9.0.1")
+	peer.Run("ping", "-c", "1", "-w", "10", "10.9.0.1")
 }
 
 func TestIntegrationLearnedMACGivesWay(t *testing.T) {

@@ -2,27 +2,43 @@ package port_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/brfuse/brfuse/hostside/internal/netnstest"
+	"github.com/brfuse/brfuse/internal/frametest"
 	"github.com/brfuse/brfuse/vnic"
 )
+
+// inGuest is why a test is skipped that TestIntegrationKernel, in package integration,
+// runs where the kernel has tagged links.
+const inGuest = "the kernel has no tagged links: the rest runs in a guest"
+
+func vlanNetwork(t *testing.T) vnic.Network {
+	t.Helper()
+	return network(t, func(n *vnic.Network) { n.Kind, n.Uplink, n.VLAN = vnic.KindVLAN, "wan", 100 })
+}
 
 func TestIntegrationVLAN(t *testing.T) {
 	ns := uplinked(t)
 	l := newLinks(t, ns)
 	before := ns.State()
-	n := network(t, func(n *vnic.Network) { n.Kind, n.Uplink, n.VLAN = vnic.KindVLAN, "wan", 100 })
+	n := vlanNetwork(t)
 	err := l.SetNetwork(t.Context(), n)
 	if errors.Is(err, vnic.ErrUnsupported) {
 		require.ErrorContains(t, err, "set network pods: ")
 		require.ErrorContains(t, err, "this kernel lacks tagged links: load the module 8021q (CONFIG_VLAN_8021Q)")
 		require.NoError(t, l.RemoveNetwork(t.Context(), n))
 		assert.Equal(t, before, ns.State())
-		t.Skip("the kernel has no tagged links: the rest runs in a guest")
+		t.Skip(inGuest)
 	}
 	require.NoError(t, err)
 	whole := func() {
@@ -64,6 +80,46 @@ func TestIntegrationVLAN(t *testing.T) {
 	require.NoError(t, l.RemoveNetwork(t.Context(), vnic.Network{Name: "pods", Bridge: "bf-pods"}))
 	require.NoError(t, l.RemoveNetwork(t.Context(), n), "again")
 	assert.NotContains(t, ns.State(), "bf")
+}
+
+// TestIntegrationVLANCarriesFrames has a vNIC ask for stations outside. That without a
+// tag doesn't hear of it, nor does that of another VLAN.
+func TestIntegrationVLANCarriesFrames(t *testing.T) {
+	ns, outside := uplinked(t), netnstest.New(t)
+	ns.Run("ip", "link", "set", "far", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), outside.FD()))
+	l := newLinks(t, ns)
+	n := vlanNetwork(t)
+	err := l.SetNetwork(t.Context(), n)
+	if errors.Is(err, vnic.ErrUnsupported) {
+		t.Skip(inGuest)
+	}
+	require.NoError(t, err)
+	outside.Run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1") // each link answers for its own addresses
+	outside.Run("ip", "link", "set", "far", "up")
+	outside.Run("ip", "addr", "add", "10.9.0.201/24", "dev", "far")
+	for _, tag := range []string{"100", "200"} {
+		outside.Run("ip", "link", "add", "link", "far", "name", "far."+tag, "up", "type", "vlan", "id", tag)
+		outside.Run("ip", "addr", "add", "10.9.0."+tag+"/24", "dev", "far."+tag)
+	}
+	p := plug(n)
+	tap, err := l.OpenTap(t.Context(), p)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, tap.Close()) })
+	require.NoError(t, l.Join(t.Context(), tap.Name, n, p.MAC))
+	for _, station := range []string{"10.9.0.201", "10.9.0.200", "10.9.0.100"} {
+		ask := frametest.Ether(p.MAC, frametest.Broadcast, unix.ETH_P_ARP, frametest.ARP(1, p.MAC, "10.9.0.2", station))
+		_, err := tap.Files[0].Write(append(make([]byte, vnetHeader), ask...))
+		require.NoError(t, err)
+	}
+	mac, err := vnic.ParseMAC(strings.Fields(outside.Run("ip", "-br", "link", "show", "far.100"))[2])
+	require.NoError(t, err)
+	answer := frametest.Ether(mac, p.MAC, unix.ETH_P_ARP, frametest.ARP(2, mac, "10.9.0.100", "10.9.0.2"))
+	copy(answer[32:], p.MAC[:]) // to whom
+	require.NoError(t, tap.Files[0].SetReadDeadline(time.Now().Add(30*time.Second)))
+	buf := make([]byte, 4096)
+	got, err := tap.Files[0].Read(buf)
+	require.NoError(t, err)
+	assert.Equal(t, answer, buf[vnetHeader:got], "the first answer, without its tag")
 }
 
 func TestIntegrationUnaddressedBridge(t *testing.T) {

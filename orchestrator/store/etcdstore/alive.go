@@ -10,8 +10,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/brfuse/brfuse/orchestrator/store"
 )
 
 // Lease holds a key that goes when its holder does. It is safe for concurrent use.
@@ -117,30 +115,49 @@ func (l *Lease) revoke(ctx context.Context) error {
 	return nil
 }
 
-// KeepAlive holds key as Alive does, takes it again whenever it is lost, and
-// releases it when ctx ends. It returns the error of ctx, or what etcd refuses.
-func (s *Store) KeepAlive(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	var pause backoff
-	for {
+// Pauses before KeepAlive takes a key again: the first, doubled each time, up to the last.
+const firstPause, lastPause = 200 * time.Millisecond, 5 * time.Second
+
+// errLost says that a key isn't held any more.
+var errLost = errors.New("etcd has not heard of it in time, or another has changed it")
+
+// KeepAlive holds key as Alive does, takes it again whenever it is lost, whatever
+// keeps it from that, and releases it when ctx ends. It calls held each time that it
+// has taken the key. It returns the error of ctx, or [os.ErrClosed] when the store is
+// closed.
+func (s *Store) KeepAlive(ctx context.Context, key string, value []byte, ttl time.Duration, held func()) error {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		l, err := s.Alive(ctx, key, value, ttl)
+		if err == nil {
+			held()
+			pause = firstPause
+			err = s.hold(ctx, l)
+		}
 		switch {
-		case err == nil:
-			select {
-			case <-l.Lost():
-				s.cfg.Log.Warn("key is lost, taking it again", "etcd", s.where(), "key", key)
-			case <-ctx.Done():
-			}
-			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.RequestTimeout)
-			err = l.Close(closing)
-			cancel()
-		case ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable):
-			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case s.life.Err() != nil:
+			return os.ErrClosed
 		}
-		if err != nil {
-			s.cfg.Log.Warn("key is not held", "etcd", s.where(), "key", key, "error", err)
-		}
-		if err := pause.wait(ctx); err != nil {
-			return err
+		s.cfg.Log.Warn("others may take this program for dead, it will be tried again", "etcd", s.where(), "key", key, "error", err, "pause", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		case <-s.life.Done():
+			timer.Stop()
 		}
 	}
+}
+
+// hold waits until a lease is lost, or gives it back when ctx ends.
+func (s *Store) hold(ctx context.Context, l *Lease) error {
+	select {
+	case <-l.Lost():
+	case <-ctx.Done():
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.RequestTimeout)
+	defer cancel()
+	return errors.Join(errLost, l.Close(closing))
 }

@@ -2,6 +2,8 @@ package etcdstore_test
 
 import (
 	"context"
+	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,7 +118,10 @@ func TestKeepAlive(t *testing.T) {
 	defer cancel()
 	watch := s.Watch(t.Context(), "host/a", 0)
 	ended := make(chan error, 1)
-	go func() { ended <- s.KeepAlive(ctx, "host/a", []byte("here"), time.Minute) }()
+	var held atomic.Int32
+	go func() {
+		ended <- s.KeepAlive(ctx, "host/a", []byte("here"), time.Minute, func() { held.Add(1) })
+	}()
 	var got []string
 	for ev, err := range watch {
 		require.NoError(t, err)
@@ -137,8 +142,9 @@ func TestKeepAlive(t *testing.T) {
 	}
 	require.ErrorIs(t, <-ended, context.Canceled)
 	assert.Equal(t, []string{"+", "-", "+", "-"}, got)
+	assert.Equal(t, int32(2), held.Load())
 	require.NoError(t, s.Close())
-	assert.Error(t, s.KeepAlive(t.Context(), "host/a", nil, time.Minute))
+	require.ErrorIs(t, s.KeepAlive(t.Context(), "host/a", nil, time.Minute, func() {}), os.ErrClosed)
 }
 
 // TestScanOfLeased deletes a leased key, without a commit of the store's, between a

@@ -31,12 +31,12 @@ import (
 // without a word (etcd issue 18089).
 func (s *Store) Watch(ctx context.Context, prefix string, from int64) iter.Seq2[store.Event, error] {
 	w := &watch{s: s, prefix: prefix, next: from}
-	var err error
+	var began error
 	if from <= 0 {
-		err = w.now(ctx)
+		began = w.now(ctx)
 	}
 	return func(yield func(store.Event, error) bool) {
-		w := *w // a sequence may be ranged over again
+		w, err := *w, began // a sequence may be ranged over again
 		if err == nil {
 			err = w.run(ctx, func(ev store.Event) bool { return yield(ev, nil) })
 		}
