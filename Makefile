@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/brfuse/brfuse/internal/buildinfo.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-unit lint check capacity soak bench bench-quick bench-insn bench-attach bench-cni build proto fmt deps deps-bench clean help
+.PHONY: demo test test-unit lint check capacity soak bench bench-quick bench-insn bench-attach bench-cni bench-cluster build proto fmt deps deps-bench clean help
 
 demo: deps ## Boot a VM, give pods in it their own vNICs, and show it (as root)
 	scripts/leaves-nothing go run ./integration/demo
@@ -56,6 +56,10 @@ bench-attach: deps ## Compare attach, detach and the CNI plugin with their floor
 
 bench-cni: deps ## Compare the CNI plugin with bridge, portmap and host-device, and Docker's networks, in a real guest (as root)
 	cd integration/engines && ../../scripts/leaves-nothing go run ./bench
+
+bench-cluster: deps ## Compare attaches of 1,000 hypervisors that share an etcd with the bare transactions (as root)
+	mkdir -p bench/out
+	scripts/leaves-nothing go run ./bench/cluster -pods 16 -o bench/out/cluster.jsonl
 
 build: ## Build static programs into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...

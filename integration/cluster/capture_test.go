@@ -22,6 +22,10 @@ const (
 	vxlanPort = 4789
 )
 
+// escapedKind begins the kind of a packet of a network's subnets that went beside the
+// tunnel. What is in it follows.
+const escapedKind = "inner packet outside of the tunnel"
+
 // capture counts by kind the frames that a hypervisor exchanges with the underlay.
 type capture struct {
 	inner []netip.Prefix // of the networks, which are to be seen in the tunnel only
@@ -102,7 +106,7 @@ func (c *capture) classify(b []byte) string {
 	case fragment(kind, payload):
 		return "fragment"
 	case !ok && c.escaped(kind, payload):
-		return "inner packet outside of the tunnel"
+		return fmt.Sprintf("%s: %#x %x", escapedKind, kind, payload[:min(len(payload), 64)])
 	case !ok:
 		return "underlay's own"
 	}

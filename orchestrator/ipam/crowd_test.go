@@ -77,7 +77,7 @@ func (c *crowd) run(names []string, seed uint64) {
 	wg.Wait()
 }
 
-// end has some of the hypervisors die, checks the books, fills the pool, and empties it.
+// end has some of the hypervisors die, checks the books, and uses all of the pool.
 func (c *crowd) end(names []string) {
 	c.consistent()
 	for _, name := range names[1:] {
@@ -91,27 +91,32 @@ func (c *crowd) end(names []string) {
 		c.freeAll(name)
 	}
 	c.consistent()
-	require.Empty(c.t, c.keys("ipam/lease/"))
-	c.pods = 100000
-	for i := range c.size {
-		require.NoError(c.t, c.hv[names[i%len(names)]].room())
-		c.must(names[i%len(names)], 1)
-	}
-	c.consistent()
-	for i, name := range names {
-		_, err := c.hv[name].take(900000 + i)
-		require.ErrorIs(c.t, err, vnic.ErrPoolExhausted)
-		require.ErrorIs(c.t, c.hv[name].room(), vnic.ErrPoolExhausted)
-	}
-	for _, name := range names {
-		c.freeAll(name)
-	}
+	c.fill(names)
 	pass(time.Minute)
 	for _, name := range names {
 		c.giveBack(name)
 	}
 	assert.Empty(c.t, c.keys(""))
 	assert.LessOrEqual(c.t, c.raw.most, 100)
+}
+
+// fill leases all of a pool that nothing is leased from, and gives it back.
+func (c *crowd) fill(names []string) {
+	require.Empty(c.t, c.keys("ipam/lease/"))
+	c.pods = 10000000
+	for i := range c.size {
+		require.NoError(c.t, c.hv[names[i%len(names)]].room())
+		c.must(names[i%len(names)], 1)
+	}
+	c.consistent()
+	for i, name := range names {
+		_, err := c.hv[name].take(90000000 + i)
+		require.ErrorIs(c.t, err, vnic.ErrPoolExhausted)
+		require.ErrorIs(c.t, c.hv[name].room(), vnic.ErrPoolExhausted)
+	}
+	for _, name := range names {
+		c.freeAll(name)
+	}
 }
 
 // consistent checks that the blocks' records, the list of those with free addresses
