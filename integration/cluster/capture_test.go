@@ -106,7 +106,7 @@ func (c *capture) classify(b []byte) string {
 	case fragment(kind, payload):
 		return "fragment"
 	case !ok && c.escaped(kind, payload):
-		return fmt.Sprintf("%s: %#x %x", escapedKind, kind, payload[:min(len(payload), 64)])
+		return fmt.Sprintf("%s: %#x %x", escapedKind, kind, b[:min(len(b), 96)])
 	case !ok:
 		return "underlay's own"
 	}
