@@ -213,7 +213,7 @@ func listen(t *testing.T, ns *netnsx.NS, link string) func(frame []byte) bool {
 	const all = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network order
 	var fd int
 	in(t, ns, func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // until it is bound it hears of no link
 		return err
 	})
 	t.Cleanup(func() { assert.NoError(t, unix.Close(fd)) })

@@ -23,7 +23,7 @@ func listenARP(t *testing.T, s *site.Site, bridge string) func(ctx context.Conte
 	fd := -1
 	require.NoError(t, s.Net.NS().Do(func() (err error) {
 		proto := uint16(unix.ETH_P_ARP>>8 | unix.ETH_P_ARP&0xff<<8) // in network order
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(proto)); err != nil {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 		link, err := unix.NewIfreq(bridge)

@@ -22,10 +22,6 @@ const (
 	vxlanPort = 4789
 )
 
-// escapedKind begins the kind of a packet of a network's subnets that went beside the
-// tunnel. What is in it follows.
-const escapedKind = "inner packet outside of the tunnel"
-
 // capture counts by kind the frames that a hypervisor exchanges with the underlay.
 type capture struct {
 	inner []netip.Prefix // of the networks, which are to be seen in the tunnel only
@@ -57,8 +53,8 @@ func (h *hyper) watch(t *testing.T, inner ...string) *capture {
 
 // openCapture returns a packet(7) socket of a link.
 func openCapture(link string) (*os.File, error) {
-	const all = uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8) // in network order
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all))
+	const all = uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)                                     // in network order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0) // until it is bound it hears of no link
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +102,7 @@ func (c *capture) classify(b []byte) string {
 	case fragment(kind, payload):
 		return "fragment"
 	case !ok && c.escaped(kind, payload):
-		return fmt.Sprintf("%s: %#x %x", escapedKind, kind, b[:min(len(b), 96)])
+		return fmt.Sprintf("inner packet outside of the tunnel: %x", b[:min(len(b), 96)])
 	case !ok:
 		return "underlay's own"
 	}

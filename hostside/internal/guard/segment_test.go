@@ -120,8 +120,8 @@ func (s *segment) listen() *os.File {
 	s.t.Helper()
 	var fd int
 	s.ns.In(func() (err error) {
-		all := int(frametest.BE16(unix.ETH_P_ALL)[0]) | int(frametest.BE16(unix.ETH_P_ALL)[1])<<8 // network order
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all)
+		all := int(frametest.BE16(unix.ETH_P_ALL)[0]) | int(frametest.BE16(unix.ETH_P_ALL)[1])<<8    // network order
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0) // until it is bound it hears of no link
 		if err != nil {
 			return err
 		}

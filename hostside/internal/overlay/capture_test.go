@@ -34,8 +34,8 @@ func (h *hyper) watch(t *testing.T) *capture {
 	t.Helper()
 	c := &capture{kinds: map[string]int{}, done: make(chan struct{})}
 	h.In(func() error {
-		const all = uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8) // in network order
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all))
+		const all = uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)                                     // in network order
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0) // until it is bound it hears of no link
 		if err != nil {
 			return err
 		}

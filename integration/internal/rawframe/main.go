@@ -30,8 +30,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	all := int(htons(unix.ETH_P_ALL))
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // until it is bound it hears of no link
 	if err != nil {
 		return fmt.Errorf("open packet socket: %w", err)
 	}
