@@ -128,6 +128,7 @@ func (r *rig) text() string {
 // scrape returns brfuse's samples by what Prometheus calls them, without the prefix.
 func (r *rig) scrape() map[string]string {
 	r.t.Helper()
+	synctest.Wait() // some numbers come from a watch of the store
 	samples := map[string]string{}
 	for line := range strings.Lines(r.text()) {
 		if rest, ok := strings.CutPrefix(line, "brfuse_"); ok {
