@@ -24,7 +24,7 @@ import (
 const capacityMaxEnv = "BRFUSE_CAPACITY_MAX"
 
 const (
-	defaultMax = 434 // those of 14 bridges: all of the largest layout take a quarter of an hour
+	defaultMax = 310 // as many as ten bridges take: all of the largest layout take a quarter of an hour
 	manyVNICs  = 248 // of eight bridges
 	timed      = 20  // attaches that are timed, of each guest
 )

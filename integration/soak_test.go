@@ -25,7 +25,7 @@ import (
 const (
 	soakEnv    = "BRFUSE_SOAK" // how many cycles, however long they take
 	soakCycles = 2000
-	soakTime   = 150 * time.Second // after which no more are begun by default
+	soakTime   = 110 * time.Second // after which no more are begun by default
 	soakWarm   = 200               // cycles before the first count: caches and heaps have grown to their size then
 )
 
