@@ -81,7 +81,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.StringVar(&o.topologies, "topologies", "", "`list` of topologies; empty: all that a rig has")
 	workloads := f.String("workloads", "", "`list` of workloads; empty: all")
 	f.IntVar(&o.rounds, "rounds", 5, "how many `rounds` to measure, after one to warm up")
-	f.IntVar(&o.most, "max-rounds", 15, "how many `rounds` to measure at most of what still scatters")
+	f.IntVar(&o.most, "max-rounds", 15, "how many `rounds` to measure at most of what still scatters or misses a budget")
 	f.StringVar(&o.out, "o", "", "`file` for the raw samples, as lines of JSON")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -168,7 +168,7 @@ func (o options) onRig(ctx context.Context, name string, out *result.Writer, pro
 		return p, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }() //nolint:contextcheck // has to be done when ctx has ended too
-	p = plan{rig: name, workloads: o.workloadsOf(name), rounds: o.rounds, most: o.most, limit: spreadLimit}
+	p = plan{rig: name, workloads: o.workloadsOf(name), budgets: budgets, rounds: o.rounds, most: o.most, limit: spreadLimit}
 	if p.topologies, err = o.topologiesOf(b.rig.Topologies()); err != nil {
 		return p, err
 	}

@@ -24,12 +24,14 @@ type plan struct {
 	rig        string
 	topologies []string
 	workloads  []string
+	budgets    []budget
 	rounds     int                           // after one to warm up
-	most       int                           // rounds of what still scatters after these
+	most       int                           // rounds of what still scatters or misses a budget after these
 	limit      func(workload string) float64 // of the spread, a fraction
 }
 
-// measure runs the plan, and what scatters in more rounds, up to the most.
+// measure runs the plan, and what scatters or misses a budget in more rounds, up to
+// the most.
 func (p plan) measure(ctx context.Context, b bed, out *result.Writer, progress io.Writer) error {
 	todo := make(map[string][]string, len(p.topologies)) // workloads by topology
 	for _, t := range p.topologies {
@@ -51,11 +53,23 @@ func (p plan) measure(ctx context.Context, b bed, out *result.Writer, progress i
 	return nil
 }
 
-// again returns what has to be measured once more.
+// again returns what has to be measured once more: few rounds may miss a budget by
+// chance, and more of both series tell.
 func (p plan) again(set *result.Set) map[string][]string {
 	todo := map[string][]string{}
+	add := func(k key) {
+		if k.rig == p.rig && !slices.Contains(todo[k.topology], k.workload) {
+			todo[k.topology] = append(todo[k.topology], k.workload)
+		}
+	}
 	for _, k := range p.wide(set) {
-		todo[k.topology] = append(todo[k.topology], k.workload)
+		add(k)
+	}
+	for _, v := range judge(p.budgets, set) {
+		if !v.met() {
+			add(key{v.rig, v.of, v.workload})
+			add(key{v.rig, v.to, v.workload})
+		}
 	}
 	return todo
 }

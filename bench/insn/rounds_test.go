@@ -100,6 +100,34 @@ func TestScatterTakesMoreRounds(t *testing.T) {
 	}
 }
 
+func TestMissTakesMoreRounds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values []float64 // of the one that misses its budget, from the round to warm up
+		rounds int
+		met    bool
+	}{
+		"by chance": {[]float64{0, 202, 206, 202}, 3, true},
+		"always":    {[]float64{0, 206}, 5, false},
+		"never":     {[]float64{0, 201}, 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, b := twoByTwo()
+			p.most = 5
+			p.budgets = []budget{
+				{rig: "host", workload: "tcp_rr/64", of: "fused", to: "native", most: 1.015},
+				{rig: "pair", workload: "udp_stream/64", of: "fused", to: "native", most: 0.1},
+			}
+			b.figures["fused tcp_rr/64"] = tc.values
+			out := result.NewWriter(&strings.Builder{})
+			require.NoError(t, p.measure(t.Context(), b, out, &strings.Builder{}))
+			assert.Equal(t, tc.rounds, summary(out.Set(), key{"host", "fused", "tcp_rr/64"}).N)
+			assert.Equal(t, tc.rounds, summary(out.Set(), key{"host", "native", "tcp_rr/64"}).N, "both series take part")
+			assert.Equal(t, 2, summary(out.Set(), key{"host", "fused", "udp_stream/64"}).N, "only what misses is measured again")
+			assert.Equal(t, tc.met, good([]plan{p}, out.Set(), judge(p.budgets, out.Set())))
+		})
+	}
+}
+
 func TestRoundsFail(t *testing.T) {
 	for fails, want := range map[string]string{
 		"up fused":        "rig host, round 0: set topology fused up: boom",
