@@ -93,13 +93,13 @@ func (h *Host) vni(name string) (uint32, *overlay.Overlay, error) {
 // in place of those before, and tells what differed in the kernel's tables. The network
 // was set by [Host.SetNetwork]. A station that another pod of this hypervisor has the
 // MAC of is an [vnic.ErrAddressTaken], and is declared once that one is gone.
-func (h *Host) ReplaceStations(ctx context.Context, network string, all []vnic.Station) (vnic.Drift, error) {
+func (h *Host) ReplaceStations(ctx context.Context, network string, all []vnic.Station) error {
 	vni, o, err := h.vni(network)
 	if err != nil {
-		return vnic.Drift{}, err
+		return err
 	}
-	d, err := o.Replace(ctx, vni, remotes(all))
-	return vnic.Drift(d), err
+	_, err = o.Replace(ctx, vni, remotes(all))
+	return err
 }
 
 // SetStations declares some stations, in place of what was declared for their MACs. Its

@@ -157,10 +157,9 @@ func (o *Orchestrator) ListAll(ctx context.Context, f Filter) ([]Located, error)
 	}
 	var located []Located
 	for _, k := range known {
-		other := &Orchestrator{cfg: Config{Store: View(o.shared, k.Name)}}
-		list, err := other.List(ctx, f)
+		list, err := listOf(ctx, View(o.shared, k.Name), f)
 		if err != nil {
-			return nil, fmt.Errorf("hypervisor %s: %w", k.Name, err)
+			return nil, fmt.Errorf("list attachments of hypervisor %s: %w", k.Name, err)
 		}
 		for _, a := range list {
 			located = append(located, Located{Attachment: a, Hypervisor: k.Name, Dead: !k.Alive})

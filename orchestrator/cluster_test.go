@@ -118,14 +118,14 @@ func (h *hypervisor) revive() {
 }
 
 // ReplaceStations implements [fabric.Overlay].
-func (h *hypervisor) ReplaceStations(_ context.Context, network string, all []vnic.Station) (vnic.Drift, error) {
+func (h *hypervisor) ReplaceStations(_ context.Context, network string, all []vnic.Station) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stations[network] = map[vnic.MAC]vnic.Station{}
 	for _, s := range all {
 		h.stations[network][s.MAC] = s
 	}
-	return vnic.Drift{}, h.fail
+	return h.fail
 }
 
 // SetStations implements [fabric.Overlay].

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/vnic"
 )
 
@@ -34,9 +35,15 @@ func (o *Orchestrator) Get(ctx context.Context, id vnic.ID) (vnic.Attachment, er
 // List returns the attachments that f chooses, in the order of VM, pod and
 // interface; also those that are being made or undone.
 func (o *Orchestrator) List(ctx context.Context, f Filter) ([]vnic.Attachment, error) {
-	records, err := o.records(ctx, f.VM)
+	list, err := listOf(ctx, o.cfg.Store, f)
+	return list, wrap(err, "list attachments")
+}
+
+// listOf is List of the hypervisor whose part of the store db is.
+func listOf(ctx context.Context, db store.Store, f Filter) ([]vnic.Attachment, error) {
+	records, err := recordsOf(ctx, db, f.VM)
 	if err != nil {
-		return nil, fmt.Errorf("list attachments: %w", err)
+		return nil, err
 	}
 	var list []vnic.Attachment
 	for _, r := range records {

@@ -145,8 +145,12 @@ func (o *Orchestrator) readKey(ctx context.Context, k vnic.Key) (*record, error)
 
 // records returns the attachments of a VM, of all VMs when vm is empty.
 func (o *Orchestrator) records(ctx context.Context, vm string) ([]record, error) {
+	return recordsOf(ctx, o.cfg.Store, vm)
+}
+
+func recordsOf(ctx context.Context, db store.Store, vm string) ([]record, error) {
 	var list []record
-	err := o.cfg.Store.View(ctx, func(tx store.ReadTx) error {
+	err := db.View(ctx, func(tx store.ReadTx) error {
 		items, err := attachmentItems(tx, vm)
 		if err != nil {
 			return err

@@ -133,9 +133,7 @@ func (b *changeBed) change(ctx context.Context, number int) (time.Duration, erro
 }
 
 // ReplaceStations implements [fabric.Overlay], as the methods below do.
-func (b *changeBed) ReplaceStations(context.Context, string, []vnic.Station) (vnic.Drift, error) {
-	return vnic.Drift{}, nil
-}
+func (b *changeBed) ReplaceStations(context.Context, string, []vnic.Station) error { return nil }
 
 func (b *changeBed) SetStations(context.Context, string, []vnic.Station) error {
 	b.told <- time.Now()

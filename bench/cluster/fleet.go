@@ -149,9 +149,7 @@ func (n nowhere) underlay() netip.Addr {
 }
 
 // ReplaceStations implements [orchestrator.Overlay], as the methods below do.
-func (nowhere) ReplaceStations(context.Context, string, []vnic.Station) (vnic.Drift, error) {
-	return vnic.Drift{}, nil
-}
+func (nowhere) ReplaceStations(context.Context, string, []vnic.Station) error { return nil }
 
 func (nowhere) SetStations(context.Context, string, []vnic.Station) error { return nil }
 

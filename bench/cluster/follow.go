@@ -139,14 +139,14 @@ func (s *stations) change(fn func()) {
 }
 
 // ReplaceStations implements [fabric.Overlay], as the methods below do.
-func (s *stations) ReplaceStations(_ context.Context, _ string, all []vnic.Station) (vnic.Drift, error) {
+func (s *stations) ReplaceStations(_ context.Context, _ string, all []vnic.Station) error {
 	s.change(func() {
 		clear(s.macs)
 		for _, st := range all {
 			s.macs[st.MAC] = true
 		}
 	})
-	return vnic.Drift{}, nil
+	return nil
 }
 
 func (s *stations) SetStations(_ context.Context, _ string, some []vnic.Station) error {

@@ -37,11 +37,11 @@ type stations struct {
 }
 
 // ReplaceStations implements [orchestrator.Overlay].
-func (s *stations) ReplaceStations(ctx context.Context, network string, all []vnic.Station) (vnic.Drift, error) {
+func (s *stations) ReplaceStations(ctx context.Context, network string, all []vnic.Station) error {
 	s.mu.Lock()
 	s.seen = map[vnic.MAC]vnic.Station{}
 	s.mu.Unlock()
-	return vnic.Drift{}, s.SetStations(ctx, network, all)
+	return s.SetStations(ctx, network, all)
 }
 
 // SetStations implements [orchestrator.Overlay].

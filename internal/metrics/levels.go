@@ -52,7 +52,7 @@ var (
 	poolMisses = desc("pool_misses_total", "Attaches that a pool had no vNIC for.", "vm", "network")
 	slots      = desc("slots", "Hotplug slots of a running VM.", "vm", "state")
 	channelUp  = desc("channel_up", "Whether there is a session with a VM's agent.", "vm")
-	leases     = desc("leases", "Addresses that pods have, on all hypervisors.", "network", "family")
+	leases     = desc("leases", "Addresses that pods, and hypervisors in overlays, have, on all hypervisors.", "network", "family")
 	free       = desc("free_addresses", "Addresses that no pod has; reserved ones, and those that were given back just now, are among them.", "network", "family")
 	drift      = desc("overlay_drift_total", "Entries of overlays in the kernel's tables that others changed and that were repaired.", "kind")
 	dropped    = desc("guard_dropped_packets_total", "Packets from and to pods that were dropped.", "reason")

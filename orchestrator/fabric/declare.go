@@ -30,9 +30,7 @@ func (f *Fabric) declare(ctx context.Context, name string, u *use) error {
 	if f.cfg.Overlay != nil && u.overlay {
 		ctx, cancel := context.WithTimeout(ctx, applyLimit)
 		defer cancel()
-		drift, oerr := f.cfg.Overlay.ReplaceStations(ctx, name, stations)
-		f.count(drift)
-		err = errors.Join(err, oerr)
+		err = errors.Join(err, f.cfg.Overlay.ReplaceStations(ctx, name, stations))
 	}
 	if err != nil {
 		f.mu.Lock()
@@ -41,14 +39,6 @@ func (f *Fabric) declare(ctx context.Context, name string, u *use) error {
 		return fmt.Errorf("declare %d pods, %d of them elsewhere, of network %s: %w", len(pods), len(stations), name, err)
 	}
 	return nil
-}
-
-func (f *Fabric) count(d vnic.Drift) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.drift.Missing += d.Missing
-	f.drift.Wrong += d.Wrong
-	f.drift.Foreign += d.Foreign
 }
 
 // take hands on what a batch of events changed.

@@ -17,8 +17,8 @@ import (
 // are for networks that are in use; see [Fabric.Use].
 type Overlay interface {
 	// ReplaceStations declares all stations of a network that are behind other
-	// hypervisors, and tells what differed in the kernel.
-	ReplaceStations(ctx context.Context, network string, all []vnic.Station) (vnic.Drift, error)
+	// hypervisors.
+	ReplaceStations(ctx context.Context, network string, all []vnic.Station) error
 	// SetStations declares some, in place of what was declared for their MACs.
 	SetStations(ctx context.Context, network string, some []vnic.Station) error
 	// RemoveStations takes back what was declared for MACs; that it was not is no error.
@@ -94,7 +94,6 @@ type Fabric struct {
 	ready chan struct{}   // closed when state was first read
 	used  map[string]*use // guarded by mu; networks that this hypervisor is in
 	dirty bool            // guarded by mu; the services are to be declared
-	drift vnic.Drift      // guarded by mu; all that was ever found
 	last  map[string]bool // guarded by mu; what Needed was told
 }
 
@@ -186,13 +185,6 @@ func (f *Fabric) Drop(network string) {
 	if u.named {
 		f.cfg.Names.Stop(network)
 	}
-}
-
-// Drift returns the sum of what all reconciliations found in the kernel.
-func (f *Fabric) Drift() vnic.Drift {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.drift
 }
 
 // Leased returns how many addresses of a network endpoints have, of all hypervisors.
