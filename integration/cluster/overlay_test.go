@@ -76,6 +76,12 @@ func oneSegment(ctx context.Context, t *testing.T, r *rig, mtu int) {
 			streamFull(ctx, t, r.b, "db", web, v6, mtu)
 		})
 	}
+	for _, v6 := range []bool{false, true} {
+		t.Run("from the hypervisor "+family(v6), func(t *testing.T) {
+			dialPod(ctx, t, r.b, web, v6)
+			dialPod(ctx, t, r.a, db, v6)
+		})
+	}
 	t.Run("unknown stations", func(t *testing.T) { askNobody(ctx, t, r.a, "web") })
 	for h, c := range captures {
 		checkKinds(t, h, c.stop(t), h != r.c)
@@ -135,6 +141,23 @@ func streamFull(ctx context.Context, t *testing.T, h *hyper, pod string, to site
 		want = mtu - headerTCP - header6
 	}
 	assert.Equal(t, fmt.Sprintln(want), out, "size of the segments")
+}
+
+// dialPod has a hypervisor itself reach a pod elsewhere: from the address that it has
+// alone, for the gateway's, which the pod's hypervisor has as well, gets no answers.
+func dialPod(ctx context.Context, t *testing.T, h *hyper, to site.Attachment, v6 bool) {
+	t.Helper()
+	addr := net.JoinHostPort(to.Addr(v6), echoPort)
+	require.NoError(t, site.Until(ctx, h.name+"'s connection to "+addr, func(context.Context) (bool, error) {
+		err := h.Net.NS().Do(func() error {
+			conn, err := net.DialTimeout("tcp", addr, dialLimit)
+			if err == nil {
+				err = conn.Close()
+			}
+			return err
+		})
+		return err == nil, err
+	}))
 }
 
 // askNobody has a pod look for addresses that no pod has, and send to a MAC that

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -218,21 +220,20 @@ func (h *Handle) BridgePorts(bridge HostLink) ([]HostLink, error) {
 
 // SetHostAddrs gives a link exactly those addresses, and takes others away but
 // for IPv6 link-local ones. They are usable at once: duplicate address
-// detection is left out.
+// detection is left out. Of several in one subnet the first is the source of what
+// the host sends there by itself: of IPv4 as the kernel's primary address, if they
+// come together; of IPv6 the others are deprecated (RFC 6724, section 5, rule 3).
 func (h *Handle) SetHostAddrs(l HostLink, want []netip.Prefix) error {
 	have, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(index(l.Index), netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", l.Name, noLink(err))
 	}
-	missing := make(map[netip.Prefix]bool, len(want))
-	for _, p := range want {
-		missing[p] = true
-	}
+	deprecated := map[netip.Prefix]bool{} // by those that are there
 	for _, a := range have {
 		p := hostPrefix(a.IPNet)
 		switch {
-		case missing[p]:
-			delete(missing, p)
+		case slices.Contains(want, p):
+			deprecated[p] = a.Flags&unix.IFA_F_DEPRECATED != 0
 		case p.Addr().IsLinkLocalUnicast() && p.Addr().Is6():
 		default:
 			if err := h.nl.AddrDel(index(l.Index), &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -240,27 +241,27 @@ func (h *Handle) SetHostAddrs(l HostLink, want []netip.Prefix) error {
 			}
 		}
 	}
-	for _, p := range want {
-		if !missing[p] {
+	for i, p := range want {
+		second := p.Addr().Is6() && slices.ContainsFunc(want[:i], func(q netip.Prefix) bool { return q.Masked() == p.Masked() })
+		if is, has := deprecated[p]; has && is == second {
 			continue
 		}
-		if err := h.addHostAddr(l, p); err != nil {
+		if err := h.setHostAddr(l, p, second); err != nil {
 			return fmt.Errorf("give address %s to %s: %w", p, l.Name, noLink(err))
 		}
 	}
 	return nil
 }
 
-func (h *Handle) addHostAddr(l HostLink, p netip.Prefix) error {
+func (h *Handle) setHostAddr(l HostLink, p netip.Prefix, deprecated bool) error {
 	a := &netlink.Addr{IPNet: hostIPNet(p)}
 	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
+		a.Flags, a.ValidLft, a.PreferedLft = unix.IFA_F_NODAD, math.MaxUint32, math.MaxUint32
 	}
-	err := h.nl.AddrAdd(index(l.Index), a)
-	if errors.Is(err, unix.EEXIST) {
-		return nil
+	if deprecated {
+		a.PreferedLft = 0
 	}
-	return err
+	return h.nl.AddrReplace(index(l.Index), a)
 }
 
 func hostIPNet(p netip.Prefix) *net.IPNet {

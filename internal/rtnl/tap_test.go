@@ -2,12 +2,14 @@ package rtnl_test
 
 import (
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/brfuse/brfuse/internal/netnsx"
@@ -109,6 +111,27 @@ func TestIntegrationBridge(t *testing.T) {
 		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{one}))
 		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{two}))
 		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{two}), "again")
+		require.NoError(t, h.SetLinkUp(br))
+		shared, own := netip.MustParsePrefix("fd00::1/64"), netip.MustParsePrefix("fd00::f0:0:1/64")
+		source := func(want string) {
+			t.Helper()
+			routes, err := netlink.RouteGet(net.ParseIP("fd00::2")) // nearer to the shared one
+			require.NoError(t, err)
+			assert.Equal(t, want, routes[0].Src.String())
+		}
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{shared}))
+		source("fd00::1")
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{own, shared}))
+		source("fd00::f0:0:1")
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{own, shared}), "again")
+		source("fd00::f0:0:1")
+		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{shared}), "it is preferred again")
+		source("fd00::1")
+		addrs, err := netlink.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: br.Index}}, netlink.FAMILY_V6)
+		require.NoError(t, err)
+		for _, a := range addrs {
+			assert.Zero(t, a.Flags&unix.IFA_F_DEPRECATED, a)
+		}
 		require.NoError(t, h.DeleteHostLink(br))
 		require.NoError(t, h.DeleteHostLink(br), "again")
 		require.ErrorIs(t, h.SetLinkUp(br), fs.ErrNotExist)
