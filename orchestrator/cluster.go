@@ -110,6 +110,10 @@ func (o *Orchestrator) HypervisorOfAttachment(ctx context.Context, id vnic.ID) (
 	return h, wrap(err, "find the hypervisor of attachment %s", id)
 }
 
+// HypervisorsOfPod returns the names of those that are known to have vNICs of a pod of
+// that name, in order, dead ones among them. The store is not asked.
+func (o *Orchestrator) HypervisorsOfPod(pod string) []string { return o.fabric.Holders(pod) }
+
 // vmNames are names of VMs.
 type vmNames struct{ m sync.Map }
 

@@ -448,6 +448,8 @@ func TestServices(t *testing.T) {
 		web := a.attach("web")
 		_, err := a.orch.SetService(t.Context(), vnic.Service{Network: "none", Protocol: "tcp", Port: 80, Target: 80, Pod: "web"})
 		require.ErrorIs(t, err, vnic.ErrUnknownNetwork)
+		_, err = a.orch.SetService(t.Context(), vnic.Service{Network: "over", Protocol: "udp", Port: vnic.VXLANPort, Target: 80, Pod: "web"})
+		require.ErrorIs(t, err, vnic.ErrInvalid, "it is the overlays'")
 		svc, err := a.orch.SetService(t.Context(), vnic.Service{Network: "over", Protocol: "tcp", Port: 8080, Target: 80, Pod: "web"})
 		require.NoError(t, err)
 		assert.Equal(t, "8080-tcp", svc.Name)

@@ -41,6 +41,10 @@ const (
 // MaxVNI is the largest identifier of an overlay's segment (RFC 7348, section 5).
 const MaxVNI = 1<<24 - 1
 
+// VXLANPort is the UDP port that hypervisors exchange the frames of overlays by (RFC
+// 7348, section 8).
+const VXLANPort = 4789
+
 // Network is a layer-2 segment that vNICs are ports of, and the address pools that
 // their leases come from.
 type Network struct {
@@ -169,6 +173,9 @@ func (n Network) completeKind() (Network, error) {
 		return n, fmt.Errorf("vlan %d: only a network of kind vlan has one: %w", n.VLAN, ErrInvalid)
 	case !uplinked && n.Uplink != "":
 		return n, fmt.Errorf("uplink %s: only networks of the kinds vlan and macvtap have one: %w", n.Uplink, ErrInvalid)
+	}
+	if uplinked && n.Uplink == "" {
+		return n, fmt.Errorf("a network of kind %s needs the name of its uplink: %w", n.Kind, ErrInvalid)
 	}
 	if uplinked {
 		if err := CheckInterface(n.Uplink); err != nil {

@@ -47,6 +47,9 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("state") && cfg.Cluster.Store != "" {
+				return errors.New("give --state or --store: the state is in a file, or in a store that hypervisors share; brfused copy-store brings it from one to the other")
+			}
 			log, err := logging.New(os.Stderr, format, level)
 			if err != nil {
 				return err

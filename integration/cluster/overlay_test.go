@@ -148,9 +148,9 @@ func streamFull(ctx context.Context, t *testing.T, h *hyper, pod string, to site
 func dialPod(ctx context.Context, t *testing.T, h *hyper, to site.Attachment, v6 bool) {
 	t.Helper()
 	addr := net.JoinHostPort(to.Addr(v6), echoPort)
-	require.NoError(t, site.Until(ctx, h.name+"'s connection to "+addr, func(context.Context) (bool, error) {
+	require.NoError(t, site.Until(ctx, h.name+"'s connection to "+addr, func(ctx context.Context) (bool, error) {
 		err := h.Net.NS().Do(func() error {
-			conn, err := net.DialTimeout("tcp", addr, dialLimit)
+			conn, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", addr)
 			if err == nil {
 				err = conn.Close()
 			}

@@ -152,7 +152,7 @@ the VM asked for; the container may have ended.`,
 	}
 	f := c.Flags()
 	f.StringVar(&req.Pod, "pod", "", "pod's name")
-	f.StringVar(&req.Vm, "vm", "", "VM of the pod (default: the one that has it)")
+	f.StringVar(&req.Vm, "vm", "", "VM of the pod (default: the one that has it, if only one has)")
 	f.StringVar(&req.Interface, "ifname", "", "interface (default: all of the pod)")
 	f.StringVar(&req.Id, "id", "", "attachment's id")
 	f.StringVar(&req.Container, "container", "", "container of the pod, instead of --pod")

@@ -114,6 +114,8 @@ func (directory) HypervisorOfAttachment(context.Context, vnic.ID) (vnic.Hypervis
 	return own, nil
 }
 
+func (directory) HypervisorsOfPod(string) []string { return nil }
+
 func (directory) Hypervisors(context.Context) ([]vnic.HypervisorStatus, error) {
 	return []vnic.HypervisorStatus{
 		{Hypervisor: own, State: vnic.HypervisorAlive, Attachments: 3},

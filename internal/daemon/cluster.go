@@ -36,6 +36,9 @@ type Cluster struct {
 
 // complete fills in the name.
 func (c Cluster) complete() (Cluster, error) {
+	if c.ReleaseAfter < 0 {
+		return c, fmt.Errorf("--release-dead %s: a time, or 0 to release nobody", c.ReleaseAfter)
+	}
 	if c.Store == "" || c.Hypervisor != "" {
 		return c, nil
 	}

@@ -63,6 +63,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Cluster, err = cfg.Cluster.complete(); err != nil {
 		return err
 	}
+	if err := checkDomain(cfg.Names); err != nil {
+		return err
+	}
 	tls, err := openTLS(cfg)
 	if err != nil {
 		return err

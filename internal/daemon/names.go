@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 
 	"github.com/brfuse/brfuse/guestside/cni/cniapi"
@@ -13,6 +15,18 @@ import (
 
 // NoNames is the [Config.Names] of a daemon that serves no names.
 const NoNames = "none"
+
+// domain is a name of host names' letters (RFC 1123, section 2.1).
+var domain = regexp.MustCompile(`(?i)^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\.?$`)
+
+// checkDomain checks a [Config.Names].
+func checkDomain(s string) error {
+	const most = 128 // names of networks and pods come before it
+	if s != "" && s != NoNames && (len(s) > most || !domain.MatchString(s)) {
+		return fmt.Errorf("--names %q: a domain is labels of letters, digits and hyphens, with dots between them, and %d characters at most; or %q", s, most, NoNames)
+	}
+	return nil
+}
 
 // serveNames makes the name server, unless none is wanted.
 func (p *parts) serveNames(cfg Config) fabric.Names {

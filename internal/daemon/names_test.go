@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -29,6 +30,15 @@ func TestNameRecord(t *testing.T) {
 	assert.Equal(t, []string{"web-1"}, r.Names)
 	_, ok = nameRecord(fabric.Named{Endpoint: vnic.Endpoint{ID: "0123456789"}})
 	assert.False(t, ok, "a hypervisor's own")
+}
+
+func TestCheckDomain(t *testing.T) {
+	for _, good := range []string{"", NoNames, "brfuse.internal", "pods", "A1.b-2.example."} {
+		require.NoError(t, checkDomain(good), good)
+	}
+	for _, bad := range []string{"bad domain", ".", "a..b", "-a", "a-.b", "a_b", "ä.de", strings.Repeat("a.", 80) + "a"} {
+		require.ErrorContains(t, checkDomain(bad), "--names", bad)
+	}
 }
 
 func TestResolver(t *testing.T) {

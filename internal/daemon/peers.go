@@ -36,6 +36,9 @@ type Directory interface {
 	// HypervisorOfAttachment returns the one that has an attachment, or
 	// [vnic.ErrNotFound]; as HypervisorOf does.
 	HypervisorOfAttachment(ctx context.Context, id vnic.ID) (vnic.Hypervisor, error)
+	// HypervisorsOfPod returns the names of those that are known to have a pod of that
+	// name. Nobody is asked.
+	HypervisorsOfPod(pod string) []string
 	// Hypervisors returns all of them, in the order of their names.
 	Hypervisors(ctx context.Context) ([]vnic.HypervisorStatus, error)
 	// RemoveHypervisor releases all that a dead one holds, and forgets it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 const askPeersLimit = 10 * time.Second
 
 // ofPod returns the daemon of the hypervisor that a pod has attachments on. It is nil
-// when that is this one, which is looked at first, or nobody. A pod that several others
+// when that is this one, which is looked at first, or nobody. A name that pods of several
 // have is [vnic.ErrInvalid]; when nobody is known to have it, one that does not answer
 // is an error, since it may be the one.
 func (f *forwarding) ofPod(ctx context.Context, pod string) (*peer, error) {
@@ -25,8 +26,12 @@ func (f *forwarding) ofPod(ctx context.Context, pod string) (*peer, error) {
 		return nil, nil
 	}
 	list, err := f.orch.List(ctx, orchestrator.Filter{Pod: pod})
-	if err != nil || len(list) > 0 {
+	if err != nil {
 		return nil, err
+	}
+	if len(list) > 0 {
+		// That the others have one as well is known without asking them, who may be down.
+		return nil, onlyOne(pod, slices.Compact(slices.Sorted(slices.Values(append(f.dir.HypervisorsOfPod(pod), f.dir.Hypervisor())))))
 	}
 	have, err := f.ask(ctx, pod)
 	switch {
@@ -37,11 +42,19 @@ func (f *forwarding) ofPod(ctx context.Context, pod string) (*peer, error) {
 		for i, p := range have {
 			names[i] = p.Name
 		}
-		return nil, fmt.Errorf("pod %s is on hypervisors %s, name its vm by --vm: %w", pod, strings.Join(names, " and "), vnic.ErrInvalid)
+		return nil, onlyOne(pod, names)
 	case err != nil:
 		return nil, fmt.Errorf("find pod %s, name its vm by --vm if you know it: %w", pod, err)
 	}
 	return nil, nil
+}
+
+// onlyOne returns an error when several hypervisors have a pod.
+func onlyOne(pod string, hypervisors []string) error {
+	if len(hypervisors) < 2 {
+		return nil
+	}
+	return fmt.Errorf("pod %s is on hypervisors %s, name its vm by --vm: %w", pod, strings.Join(hypervisors, " and "), vnic.ErrInvalid)
 }
 
 // ask returns the living hypervisors, but for this one, that a pod has attachments on.

@@ -25,14 +25,20 @@ func TestDetachByPodAlone(t *testing.T) {
 		return got.GetDetached(), rpcerr.Decode(err)
 	}
 	attach(a, "a1", "web")
+	attach(a, "a1", "only-a")
 	attach(b, "b1", "web")
 	attach(c, "c1", "web")
 	attach(c, "c1", "only-c")
 
-	got, err := detach("web")
+	_, err := detach("web")
+	require.ErrorIs(t, err, vnic.ErrInvalid)
+	require.ErrorContains(t, err, "pod web is on hypervisors a and b and c, name its vm by --vm")
+	got, err := detach("only-a")
 	require.NoError(t, err)
 	require.Len(t, got, 1)
-	assert.Equal(t, "a1", got[0].GetVm(), "the own one first")
+	assert.Equal(t, "a1", got[0].GetVm())
+	_, err = a.client.Detach(ctx, &brfusev1.DetachRequest{Vm: "a1", Pod: "web"})
+	require.NoError(t, err)
 
 	_, err = detach("web")
 	require.ErrorIs(t, err, vnic.ErrInvalid)

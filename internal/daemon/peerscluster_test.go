@@ -207,6 +207,17 @@ func (m *member) HypervisorOfAttachment(ctx context.Context, id vnic.ID) (vnic.H
 	return vnic.Hypervisor{}, vnic.ErrNotFound
 }
 
+// HypervisorsOfPod implements [Directory].
+func (m *member) HypervisorsOfPod(pod string) (names []string) {
+	for _, o := range m.c.members {
+		list, err := o.orch.List(context.Background(), orchestrator.Filter{Pod: pod})
+		if err == nil && len(list) > 0 {
+			names = append(names, o.Hypervisor())
+		}
+	}
+	return names
+}
+
 // Hypervisors implements [Directory].
 func (m *member) Hypervisors(context.Context) (list []vnic.HypervisorStatus, err error) {
 	for _, o := range m.c.members {

@@ -221,36 +221,69 @@ func (h *Handle) BridgePorts(bridge HostLink) ([]HostLink, error) {
 // SetHostAddrs gives a link exactly those addresses, and takes others away but
 // for IPv6 link-local ones. They are usable at once: duplicate address
 // detection is left out. Of several in one subnet the first is the source of what
-// the host sends there by itself: of IPv4 as the kernel's primary address, if they
-// come together; of IPv6 the others are deprecated (RFC 6724, section 5, rule 3).
+// the host sends there by itself: of IPv4 as the kernel's primary address, of IPv6
+// since the others are deprecated (RFC 6724, section 5, rule 3).
 func (h *Handle) SetHostAddrs(l HostLink, want []netip.Prefix) error {
-	have, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(index(l.Index), netlink.FAMILY_ALL) })
+	have, err := h.hostAddrs(l)
 	if err != nil {
-		return fmt.Errorf("list addresses of %s: %w", l.Name, noLink(err))
+		return err
 	}
-	deprecated := map[netip.Prefix]bool{} // by those that are there
-	for _, a := range have {
-		p := hostPrefix(a.IPNet)
-		switch {
-		case slices.Contains(want, p):
-			deprecated[p] = a.Flags&unix.IFA_F_DEPRECATED != 0
-		case p.Addr().IsLinkLocalUnicast() && p.Addr().Is6():
-		default:
-			if err := h.nl.AddrDel(index(l.Index), &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-				return fmt.Errorf("take address %s from %s: %w", p, l.Name, noLink(err))
-			}
+	var gone bool
+	for p, a := range have {
+		if keepHostAddr(want, have, p) {
+			continue
+		}
+		if err := h.nl.AddrDel(index(l.Index), &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("take address %s from %s: %w", p, l.Name, noLink(err))
+		}
+		gone = true
+	}
+	if gone { // with a primary address the kernel takes others of its subnet away, unless it promotes one
+		if have, err = h.hostAddrs(l); err != nil {
+			return err
 		}
 	}
 	for i, p := range want {
-		second := p.Addr().Is6() && slices.ContainsFunc(want[:i], func(q netip.Prefix) bool { return q.Masked() == p.Masked() })
-		if is, has := deprecated[p]; has && is == second {
+		deprecated := p.Addr().Is6() && slices.ContainsFunc(want[:i], inSubnetOf(p))
+		if a, has := have[p]; has && (a.Flags&unix.IFA_F_DEPRECATED != 0) == deprecated {
 			continue
 		}
-		if err := h.setHostAddr(l, p, second); err != nil {
+		if err := h.setHostAddr(l, p, deprecated); err != nil {
 			return fmt.Errorf("give address %s to %s: %w", p, l.Name, noLink(err))
 		}
 	}
 	return nil
+}
+
+// keepHostAddr says whether an address may stay. One of IPv4 that is wanted has to come
+// anew where the first of its subnet is not the primary one yet.
+func keepHostAddr(want []netip.Prefix, have map[netip.Prefix]netlink.Addr, p netip.Prefix) bool {
+	if !slices.Contains(want, p) {
+		return p.Addr().IsLinkLocalUnicast() && p.Addr().Is6()
+	}
+	first := want[slices.IndexFunc(want, inSubnetOf(p))]
+	if p.Addr().Is6() || p == first {
+		return true
+	}
+	a, has := have[first]
+	return has && a.Flags&unix.IFA_F_SECONDARY == 0
+}
+
+func inSubnetOf(p netip.Prefix) func(netip.Prefix) bool {
+	return func(q netip.Prefix) bool { return q.Masked() == p.Masked() }
+}
+
+// hostAddrs returns the addresses of a link.
+func (h *Handle) hostAddrs(l HostLink) (map[netip.Prefix]netlink.Addr, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(index(l.Index), netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", l.Name, noLink(err))
+	}
+	byPrefix := make(map[netip.Prefix]netlink.Addr, len(list))
+	for _, a := range list {
+		byPrefix[hostPrefix(a.IPNet)] = a
+	}
+	return byPrefix, nil
 }
 
 func (h *Handle) setHostAddr(l HostLink, p netip.Prefix, deprecated bool) error {

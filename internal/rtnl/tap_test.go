@@ -111,30 +111,67 @@ func TestIntegrationBridge(t *testing.T) {
 		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{one}))
 		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{two}))
 		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{two}), "again")
-		require.NoError(t, h.SetLinkUp(br))
-		shared, own := netip.MustParsePrefix("fd00::1/64"), netip.MustParsePrefix("fd00::f0:0:1/64")
-		source := func(want string) {
-			t.Helper()
-			routes, err := netlink.RouteGet(net.ParseIP("fd00::2")) // nearer to the shared one
-			require.NoError(t, err)
-			assert.Equal(t, want, routes[0].Src.String())
-		}
-		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{shared}))
-		source("fd00::1")
-		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{own, shared}))
-		source("fd00::f0:0:1")
-		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{own, shared}), "again")
-		source("fd00::f0:0:1")
-		require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{shared}), "it is preferred again")
-		source("fd00::1")
-		addrs, err := netlink.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: br.Index}}, netlink.FAMILY_V6)
-		require.NoError(t, err)
-		for _, a := range addrs {
-			assert.Zero(t, a.Flags&unix.IFA_F_DEPRECATED, a)
-		}
 		require.NoError(t, h.DeleteHostLink(br))
 		require.NoError(t, h.DeleteHostLink(br), "again")
 		require.ErrorIs(t, h.SetLinkUp(br), fs.ErrNotExist)
 		return nil
 	})
+}
+
+// TestIntegrationHostAddrs changes the addresses that the host itself has on a bridge,
+// with what a kernel does to the others of a subnet when it loses its primary one.
+func TestIntegrationHostAddrs(t *testing.T) {
+	for _, promote := range []string{"0", "1"} {
+		t.Run("promote_secondaries="+promote, func(t *testing.T) {
+			inNewNetns(t, func(h *rtnl.Handle) error {
+				require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/conf/all/promote_secondaries", []byte(promote), 0))
+				require.NoError(t, h.AddBridge(rtnl.Bridge{Name: "br", MAC: vnic.MAC{2, 0, 0, 0, 0, 1}, MTU: 1500}))
+				br, err := h.HostLink("br")
+				require.NoError(t, err)
+				require.NoError(t, h.SetLinkUp(br))
+				sets := func(source4, source6 string, addrs ...string) {
+					t.Helper()
+					var want []netip.Prefix
+					for _, a := range addrs {
+						want = append(want, netip.MustParsePrefix(a))
+					}
+					require.NoError(t, h.SetHostAddrs(br, want))
+					require.NoError(t, h.SetHostAddrs(br, want), "again")
+					assert.Equal(t, source4, sourceTo(t, "10.0.0.2"))
+					assert.Equal(t, source6, sourceTo(t, "fd00::2"), "of which ::1 has more bits")
+					assert.ElementsMatch(t, addrs, globals(t, br))
+				}
+				sets("10.0.0.1", "fd00::1", "10.0.0.1/24", "fd00::1/64")
+				sets("10.0.0.9", "fd00::f0:0:9", "10.0.0.9/24", "fd00::f0:0:9/64", "10.0.0.1/24", "fd00::1/64")
+				sets("10.0.0.8", "fd00::f0:0:8", "10.0.0.8/24", "fd00::f0:0:8/64", "10.0.0.1/24", "fd00::1/64")
+				sets("10.0.0.8", "fd00::f0:0:8", "10.0.0.8/24", "10.1.0.1/16", "fd00::f0:0:8/64", "10.0.0.1/24", "fd00::1/64")
+				sets("10.0.0.1", "fd00::1", "10.0.0.1/24", "fd00::1/64")
+				sets("10.0.0.8", "fd00::1", "10.0.0.8/24", "10.0.0.7/24", "10.0.0.1/24", "fd00::1/64")
+				sets("10.0.0.1", "fd00::1", "10.0.0.1/24", "10.0.0.8/24", "10.0.0.7/24", "fd00::1/64")
+				return nil
+			})
+		})
+	}
+}
+
+// sourceTo returns the address that the kernel chooses towards another one.
+func sourceTo(t *testing.T, addr string) string {
+	t.Helper()
+	routes, err := netlink.RouteGet(net.ParseIP(addr))
+	require.NoError(t, err)
+	require.NotEmpty(t, routes)
+	return routes[0].Src.String()
+}
+
+// globals returns the addresses of a link but for link-local ones.
+func globals(t *testing.T, l rtnl.HostLink) (list []string) {
+	t.Helper()
+	all, err := netlink.AddrList(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}, netlink.FAMILY_ALL)
+	require.NoError(t, err)
+	for _, a := range all {
+		if !a.IP.IsLinkLocalUnicast() {
+			list = append(list, a.IPNet.String())
+		}
+	}
+	return list
 }

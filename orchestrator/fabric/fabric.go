@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -196,6 +197,24 @@ func (f *Fabric) Leased(network string) (v4, v6 int) {
 	}
 	n := f.state.networks[network].leased
 	return n[0], n[1]
+}
+
+// Holders returns which hypervisors have vNICs of a pod of that name, in order.
+func (f *Fabric) Holders(pod string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state == nil {
+		return nil
+	}
+	found := map[string]bool{}
+	for _, n := range f.state.networks {
+		for _, e := range n.byID {
+			if e.Pod == pod {
+				found[e.Hypervisor] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
 }
 
 // tellNeeded tells which networks services need, when that changed.

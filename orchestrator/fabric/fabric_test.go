@@ -283,6 +283,19 @@ func TestGap(t *testing.T) {
 	}
 }
 
+func TestHolders(t *testing.T) {
+	inRig(t, func(r *rig) {
+		here, there, second := endpoint(1), endpoint(2), endpoint(3)
+		here.Pod, there.Pod, second.Pod = "web", "web", "web"
+		here.Hypervisor, second.Network = "a", "flat"
+		r.put(here, there, second, endpoint(4))
+		r.done()
+		assert.Equal(t, []string{"a", "b"}, r.f.Holders("web"))
+		assert.Equal(t, []string{"b"}, r.f.Holders("pod4"))
+		assert.Empty(t, r.f.Holders("nobody"))
+	})
+}
+
 // TestFailure: what could not be handed on is declared again with all else.
 func TestFailure(t *testing.T) {
 	inRig(t, func(r *rig) {

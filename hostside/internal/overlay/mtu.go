@@ -35,6 +35,10 @@ func (o *Overlay) MTU() (int, error) {
 	if o.cfg.Local.Is6() {
 		overhead = overhead6
 	}
+	if mtu == noGateway {
+		return 0, fmt.Errorf("mtu of the overlay: address %s is on the loopback link, and no route of its family leads to a gateway, whose link would tell: %w: give the host such a route, or name another address",
+			o.cfg.Local, vnic.ErrInvalid)
+	}
 	if mtu <= overhead {
 		return 0, fmt.Errorf("mtu of the overlay: no link of the underlay has address %s: %w: give the host that address, or name another",
 			o.cfg.Local, vnic.ErrInvalid)
@@ -42,7 +46,10 @@ func (o *Overlay) MTU() (int, error) {
 	return mtu - overhead, nil
 }
 
-// underlayMTU returns 0 when there is no telling.
+// noGateway is the MTU of an address on the loopback link when no route leads away.
+const noGateway = -1
+
+// underlayMTU returns 0 when no link has the address.
 func underlayMTU(local netip.Addr, addrs []rtnl.Addr, routes []rtnl.Route, links []rtnl.Link) int {
 	byIndex := make(map[int]rtnl.Link, len(links))
 	for _, l := range links {
@@ -61,9 +68,9 @@ func underlayMTU(local netip.Addr, addrs []rtnl.Addr, routes []rtnl.Route, links
 	if !loopback {
 		return 0
 	}
-	smallest := 0
+	smallest := noGateway
 	for _, r := range routes {
-		if l := byIndex[r.Index]; r.Gateway.Is4() == local.Is4() && r.Gateway.IsValid() && (smallest == 0 || l.MTU < smallest) {
+		if l := byIndex[r.Index]; r.Gateway.Is4() == local.Is4() && r.Gateway.IsValid() && (smallest == noGateway || l.MTU < smallest) {
 			smallest = l.MTU
 		}
 	}

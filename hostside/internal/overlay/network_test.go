@@ -257,10 +257,20 @@ func TestIntegrationMTU(t *testing.T) {
 	for _, tt := range []struct {
 		local string
 		mtu   int
-	}{{"192.0.2.1", 8950}, {"2001:db8::1", 8930}, {"198.51.100.1", 0}, {"203.0.113.1", 0}} {
+		err   string
+	}{
+		{"192.0.2.1", 8950, ""},
+		{"2001:db8::1", 8930, ""},
+		{"198.51.100.1", 0, "address 198.51.100.1 is on the loopback link, and no route of its family leads to a gateway"},
+		{"203.0.113.1", 0, "no link of the underlay has address 203.0.113.1"},
+	} {
 		mtu, err := mtuOf(t, ns, tt.local)
 		assert.Equal(t, tt.mtu, mtu, tt.local)
-		assert.Equal(t, tt.mtu == 0, err != nil, tt.local)
+		if tt.err == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, tt.err)
+		}
 	}
 	ns.Run("ip", "route", "add", "default", "via", "192.0.2.254")
 	mtu, err := mtuOf(t, ns, "198.51.100.1")

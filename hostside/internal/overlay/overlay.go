@@ -12,15 +12,12 @@ import (
 	"github.com/brfuse/brfuse/vnic"
 )
 
-// DefaultPort is the UDP port of VXLAN (RFC 7348, section 8).
-const DefaultPort = 4789
-
 // Config says how an [Overlay] tunnels.
 type Config struct {
 	// Local is the underlay's address of this hypervisor, required. Those of the
 	// others are of the same family.
 	Local netip.Addr
-	Port  uint16       // of UDP, the same everywhere; 0: DefaultPort
+	Port  uint16       // of UDP, the same everywhere; 0: [vnic.VXLANPort]
 	Log   *slog.Logger // required
 }
 
@@ -81,7 +78,7 @@ func New(cfg Config) (*Overlay, error) {
 	}
 	cfg.Local = cfg.Local.Unmap()
 	if cfg.Port == 0 {
-		cfg.Port = DefaultPort
+		cfg.Port = vnic.VXLANPort
 	}
 	conn, err := rtnl.Dial()
 	if err != nil {
