@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,10 @@ func (s *Site) StartDaemon(ctx context.Context, failpoints ...string) error {
 	if err != nil {
 		return err
 	}
-	argv := append([]string{s.brfused, "--socket", s.Socket(), "--state", s.State(), "--log-level", s.logLevel}, s.DaemonArgs...)
+	argv := append([]string{s.brfused, "--socket", s.Socket(), "--log-level", s.logLevel}, s.DaemonArgs...)
+	if !slices.Contains(s.DaemonArgs, "--store") {
+		argv = append(argv, "--state", s.State())
+	}
 	if s.resolv != "" { // in a mount namespace of its own
 		argv = append([]string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, s.resolv}, argv...)
 	}
