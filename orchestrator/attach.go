@@ -28,7 +28,10 @@ import (
 func (o *Orchestrator) Attach(ctx context.Context, req vnic.Request) (a vnic.Attachment, err error) {
 	ctx, end := o.observe(ctx, OpAttach)
 	defer func() { end(asked(a, req), err) }()
-	if req, err = req.Complete(); err != nil {
+	if req, err = req.Complete(); err == nil {
+		err = o.keepTunnels(req.Ports...)
+	}
+	if err != nil {
 		return vnic.Attachment{}, fmt.Errorf("attach %s: %w", describe(req.Key), err)
 	}
 	ctx, done, err := o.begin(ctx)

@@ -449,7 +449,12 @@ func TestServices(t *testing.T) {
 		_, err := a.orch.SetService(t.Context(), vnic.Service{Network: "none", Protocol: "tcp", Port: 80, Target: 80, Pod: "web"})
 		require.ErrorIs(t, err, vnic.ErrUnknownNetwork)
 		_, err = a.orch.SetService(t.Context(), vnic.Service{Network: "over", Protocol: "udp", Port: vnic.VXLANPort, Target: 80, Pod: "web"})
-		require.ErrorIs(t, err, vnic.ErrInvalid, "it is the overlays'")
+		require.ErrorIs(t, err, vnic.ErrPortTaken, "it is the overlays'")
+		tunnel := []vnic.PortMapping{{HostPort: vnic.VXLANPort, Port: 80, Protocol: "udp"}}
+		_, err = a.orch.Publish(t.Context(), web.ID, tunnel)
+		require.ErrorIs(t, err, vnic.ErrPortTaken)
+		_, err = a.orch.Attach(t.Context(), vnic.Request{Key: vnic.Key{VM: "vm-a", Pod: "tunnel", Interface: "eth0"}, Network: "over", Ports: tunnel})
+		require.ErrorContains(t, err, "attach tunnel/eth0 in vm-a: port 4789/udp carries the frames of overlays (VXLAN); choose another")
 		svc, err := a.orch.SetService(t.Context(), vnic.Service{Network: "over", Protocol: "tcp", Port: 8080, Target: 80, Pod: "web"})
 		require.NoError(t, err)
 		assert.Equal(t, "8080-tcp", svc.Name)

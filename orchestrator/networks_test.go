@@ -110,6 +110,7 @@ func TestAttachWithoutAddresses(t *testing.T) {
 		req.Network, req.Addresses = "bare", []netip.Addr{netip.MustParseAddr("10.1.0.7")}
 		_, err = r.orch.Attach(r.t.Context(), req)
 		require.ErrorIs(r.t, err, vnic.ErrAddressOutside)
+		require.ErrorContains(r.t, err, "address 10.1.0.7: the network is one without addresses; ask for none")
 
 		r.restart()
 		assert.Equal(r.t, "vm1/web/eth0 ready", r.list())

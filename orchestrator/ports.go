@@ -36,6 +36,17 @@ func portKey(m vnic.PortMapping) string {
 	return portsOf(m) + m.HostIP.String()
 }
 
+// keepTunnels returns a [vnic.TakenError] if one of the ports is that by which
+// hypervisors exchange the frames of overlays, where there may be some.
+func (o *Orchestrator) keepTunnels(ports ...vnic.PortMapping) error {
+	for _, m := range ports {
+		if o.cfg.Cluster != nil && m.Protocol == vnic.UDP && m.HostPort == vnic.VXLANPort {
+			return &vnic.TakenError{What: "port " + hostSide(m), Why: "carries the frames of overlays (VXLAN); choose another", Err: vnic.ErrPortTaken}
+		}
+	}
+	return nil
+}
+
 // takePorts writes down that an attachment has ports published, or returns a
 // [vnic.TakenError] that names the attachment which has one of them. The index is
 // the hypervisor's own.
@@ -108,6 +119,9 @@ func (o *Orchestrator) publish(ctx context.Context, r *record, ports []vnic.Port
 	req := r.Request
 	req.Ports = ports
 	if _, err := req.Complete(); err != nil {
+		return err
+	}
+	if err := o.keepTunnels(ports...); err != nil {
 		return err
 	}
 	before := r.Request.Ports

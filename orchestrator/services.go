@@ -24,6 +24,9 @@ func (o *Orchestrator) SetService(ctx context.Context, s vnic.Service) (Reached,
 	if err != nil {
 		return Reached{Service: s}, fmt.Errorf("publish: %w", err)
 	}
+	if err := o.keepTunnels(vnic.PortMapping{Protocol: s.Protocol, HostPort: s.Port}); err != nil {
+		return Reached{Service: s}, fmt.Errorf("publish service %s: %w", s.Name, err)
+	}
 	ctx, done, err := o.begin(ctx)
 	if err != nil {
 		return Reached{Service: s}, fmt.Errorf("publish service %s: %w", s.Name, err)

@@ -150,8 +150,6 @@ func (s Service) Complete() (Service, error) {
 		return s, fmt.Errorf("service %s: port 0 is none: %w", s.Name, ErrInvalid)
 	case s.Protocol != TCP && s.Protocol != UDP:
 		return s, fmt.Errorf("service %s: protocol %q is not tcp or udp: %w", s.Name, s.Protocol, ErrInvalid)
-	case s.Protocol == UDP && s.Port == VXLANPort:
-		return s, fmt.Errorf("service %s: port %d/udp of hypervisors is that of overlays (VXLAN): choose another one: %w", s.Name, VXLANPort, ErrInvalid)
 	case s.Mode != ServiceHost && s.Mode != ServiceIngress:
 		return s, fmt.Errorf("service %s: mode %q is not host or ingress: %w", s.Name, s.Mode, ErrInvalid)
 	case (s.Pod == "") == (len(s.Labels) == 0):

@@ -20,7 +20,7 @@ type keeper struct {
 	app, network string
 	replicas     int
 	vms          []vnic.VM
-	retry        time.Duration // after which what failed is tried again, though nothing changed
+	retry        time.Duration // after which what failed is tried again
 	log          *slog.Logger
 }
 
@@ -55,11 +55,13 @@ func (k *keeper) run(ctx context.Context) error {
 	retry := time.NewTicker(k.retry)
 	defer retry.Stop()
 	for {
+		wake := changed
 		if err := k.place(ctx); err != nil && ctx.Err() == nil {
 			k.log.Warn("not all replicas are as they should be, it will be tried again", "error", err)
+			wake = nil // what has failed is a change, too
 		}
 		select {
-		case <-changed:
+		case <-wake:
 		case <-retry.C:
 		case <-ctx.Done():
 			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {

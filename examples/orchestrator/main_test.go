@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -19,11 +20,17 @@ import (
 // keep runs a keeper on a world in memory, until the returned function is called.
 func keep(t *testing.T, world *orchestratortest.World, db store.Store, replicas int, vms ...string) (*orchestrator.Orchestrator, func()) {
 	t.Helper()
+	return keepBy(t, world, db, replicas, 20*time.Millisecond, vms...)
+}
+
+// keepBy is keep with a time after which what failed is tried again.
+func keepBy(t *testing.T, world *orchestratortest.World, db store.Store, replicas int, retry time.Duration, vms ...string) (*orchestrator.Orchestrator, func()) {
+	t.Helper()
 	conn := world.Conn()
 	orch, err := orchestrator.New(t.Context(), orchestrator.Config{Store: db, Host: conn, Guest: conn, VMs: conn, Quarantine: -1})
 	require.NoError(t, err)
 	conn.Notify(orch.Notify)
-	k := keeper{orch: orch, app: "web", network: "example", replicas: replicas, retry: 20 * time.Millisecond, log: slog.New(slog.DiscardHandler)}
+	k := keeper{orch: orch, app: "web", network: "example", replicas: replicas, retry: retry, log: slog.New(slog.DiscardHandler)}
 	for _, vm := range vms {
 		k.vms = append(k.vms, vnic.VM{Name: vm, QMP: "/run/" + vm + ".qmp", Channel: "/run/" + vm + ".agent"})
 	}
@@ -90,4 +97,17 @@ func TestReplicaWaitsForItsPod(t *testing.T) {
 	world.KillPod("vm1", "web-0")
 	world.StartPod("vm1", "web-0")
 	awaitReplicas(t, orch, map[string]int{"vm1": 2}, "one that was started anew")
+}
+
+// TestFailureIsNotTriedAtOnce: an attach that fails is a change as well, which must not
+// have it tried again without a pause.
+func TestFailureIsNotTriedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := orchestratortest.New()
+		world.Boot("vm1")
+		_, stop := keepBy(t, world, memstore.New(), 1, time.Minute, "vm1")
+		defer stop()
+		time.Sleep(10*time.Minute + time.Second) //nolint:forbidigo // in a bubble of synctest
+		assert.Equal(t, 11, world.Calls("prepare"), "at once, and each minute")
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/brfuse/brfuse/orchestrator"
+	"github.com/brfuse/brfuse/orchestrator/store"
 	"github.com/brfuse/brfuse/orchestrator/store/boltstore"
 )
 
@@ -22,8 +23,11 @@ func CopyStore(ctx context.Context, cfg Config) (n int, err error) {
 		return 0, fmt.Errorf("copy store: %w: name the database by --state", err)
 	}
 	from, err := boltstore.Open(cfg.State)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrLocked):
 		return 0, fmt.Errorf("copy store: %w: stop brfused first", err)
+	case err != nil:
+		return 0, fmt.Errorf("copy store: %w", err)
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	to, _, err := openStore(ctx, cfg)

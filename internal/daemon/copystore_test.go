@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -43,6 +44,11 @@ func TestCopyStoreToEtcd(t *testing.T) {
 	assert.Positive(t, n)
 	_, err = CopyStore(t.Context(), cfg)
 	require.ErrorIs(t, err, store.ErrNotEmpty)
+	cfg.State += "x"
+	require.NoError(t, os.WriteFile(cfg.State, []byte("none"), 0o600))
+	_, err = CopyStore(t.Context(), cfg)
+	require.ErrorContains(t, err, "damaged")
+	require.NotContains(t, err.Error(), "stop brfused")
 	cfg.State += "x"
 	_, err = CopyStore(t.Context(), cfg)
 	require.ErrorContains(t, err, "name the database by --state")

@@ -145,6 +145,9 @@ func New(opts Options) *Pool {
 // abandoned.
 func (p *Pool) Take(tx store.Tx, n vnic.Network, owner Owner, want []netip.Addr) ([]Lease, error) {
 	for _, a := range want {
+		if n.Unaddressed {
+			return nil, fmt.Errorf("network %s: address %s: the network is one without addresses; ask for none: %w", n.Name, a, vnic.ErrAddressOutside)
+		}
 		if _, ok := n.Subnet(a); !ok {
 			return nil, fmt.Errorf("network %s: address %s is not in %v; choose one in it: %w",
 				n.Name, a, n.Subnets, vnic.ErrAddressOutside)

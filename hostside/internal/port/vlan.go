@@ -36,7 +36,7 @@ func (l *Links) uplink(n vnic.Network) (rtnl.HostLink, error) {
 	up, err := l.nl.HostLink(n.Uplink)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return up, fmt.Errorf("no uplink %s here: %w: make it, and create the network again", n.Uplink, vnic.ErrInvalid)
+		return up, fmt.Errorf("no uplink %s here: %w: make it, and try again", n.Uplink, vnic.ErrInvalid)
 	case err == nil && up.MTU < n.MTU:
 		return up, fmt.Errorf("mtu %d is larger than %d of uplink %s: %w: give the network a smaller one, or the uplink a larger one",
 			n.MTU, up.MTU, n.Uplink, vnic.ErrInvalid)
