@@ -3,8 +3,8 @@ package daemon
 import (
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"

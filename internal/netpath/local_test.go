@@ -17,7 +17,8 @@ import (
 const dockerRules = `
 table ip nat {
 	chain PREROUTING { type nat hook prerouting priority dstnat; tcp dport 8080 counter dnat to 10.55.0.2:80; }
-	chain POSTROUTING { type nat hook postrouting priority srcnat; ip saddr 10.55.0.0/24 oifname != "docker0" counter masquerade; }
+	chain SOURCES { ct original ip daddr 10.66.0.9 masquerade; }
+	chain POSTROUTING { type nat hook postrouting priority srcnat; ip saddr 10.55.0.0/24 oifname != "docker0" counter masquerade; jump SOURCES; }
 }
 table ip filter {
 	chain DOCKER-USER { counter return; }
@@ -90,6 +91,8 @@ func TestIntegrationDockerLike(t *testing.T) {
 `
 	assert.Equal(t, strings.TrimPrefix(want, "\n"), brief(before))
 	assert.Equal(t, "there is no default route here; name a destination by --to", before.End)
+	require.Len(t, before.Notes, 1, "the library can't read a direction")
+	assert.Contains(t, before.Notes[0], "rules of chain ip nat SOURCES are not shown")
 	require.Len(t, before.Namespaces, 3)
 	assert.True(t, before.Namespaces[1].Own)
 	assert.True(t, before.Namespaces[1].Forwarding)

@@ -116,7 +116,7 @@ func (rd *reader) base(ctx context.Context, ch *nftables.Chain) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("read rules: %w", err)
 		}
-		called, err := rd.chain(&b, ch.Table, name)
+		called, err := rd.chain(ctx, &b, ch.Table, name)
 		if err != nil {
 			return err
 		}
@@ -146,15 +146,17 @@ func hookName(ch *nftables.Chain) string {
 var ingressInet = nftables.ChainHookRef(unix.NF_INET_NUMHOOKS)
 
 // chain adds the rules of one chain to b, and returns which chains they call.
-func (rd *reader) chain(b *Chain, t *nftables.Table, name string) (called []string, err error) {
+func (rd *reader) chain(ctx context.Context, b *Chain, t *nftables.Table, name string) (called []string, err error) {
 	rules, err := rd.conn.GetRules(t, &nftables.Chain{Name: name, Table: t})
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil // it went meanwhile
+	rd.chains++
+	if err != nil && ctx.Err() == nil {
+		// The library can't read all there is: not the direction in "ct original", for one.
+		rd.set.notes = append(rd.set.notes, fmt.Sprintf("rules of chain %s %s %s are not shown: %v", families[t.Family], t.Name, name, err))
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read rules of chain %s %s %s: %w", families[t.Family], t.Name, name, err)
 	}
-	rd.chains++
 	rd.rules += len(rules)
 	b.Rules += len(rules)
 	for i, r := range rules {
