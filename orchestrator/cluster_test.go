@@ -458,6 +458,7 @@ func TestServices(t *testing.T) {
 		svc, err := a.orch.SetService(t.Context(), vnic.Service{Network: "over", Protocol: "tcp", Port: 8080, Target: 80, Pod: "web"})
 		require.NoError(t, err)
 		assert.Equal(t, "8080-tcp", svc.Name)
+		assert.Equal(t, 1, svc.Ready)
 		_, err = b.orch.SetService(t.Context(), vnic.Service{Name: "at-home", Network: "over", Protocol: "tcp", Port: 8081, Target: 80, Pod: "web", Mode: vnic.ServiceHost})
 		require.NoError(t, err)
 		_, err = b.orch.SetService(t.Context(), vnic.Service{Name: "other", Network: "over", Protocol: "tcp", Port: 8081, Target: 81, Pod: "web"})

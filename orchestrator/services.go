@@ -96,7 +96,7 @@ func (o *Orchestrator) Services(ctx context.Context) ([]Reached, error) {
 }
 
 func (o *Orchestrator) reached(s vnic.Service) Reached {
-	return Reached{Service: s, Ready: o.fabric.Ready(s.Name)}
+	return Reached{Service: s, Ready: o.fabric.Ready(s)}
 }
 
 // RemoveService ends a service; that there is none of that name is a

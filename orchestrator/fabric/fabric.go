@@ -232,12 +232,24 @@ func (f *Fabric) tellNeeded() {
 	}
 }
 
-// Ready returns how many pods a service leads to, of all hypervisors.
-func (f *Fabric) Ready(service string) int {
+// Ready returns how many pods a service leads to, of all hypervisors; of one that was
+// written down just now, how many it is going to.
+func (f *Fabric) Ready(s vnic.Service) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.state == nil || f.state.services[service] == nil {
+	if f.state == nil {
 		return 0
 	}
-	return len(f.state.services[service].ready)
+	if known := f.state.services[s.Name]; known != nil && known.Equal(s) {
+		return len(known.ready)
+	}
+	n := 0
+	if network := f.state.networks[s.Network]; network != nil {
+		for _, e := range network.byID {
+			if e.Ready && s.Selects(e) {
+				n++
+			}
+		}
+	}
+	return n
 }

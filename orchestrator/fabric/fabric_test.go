@@ -339,15 +339,16 @@ func TestServiceNames(t *testing.T) {
 		r.put(e, endpoint(2))
 		r.use()
 		svc := vnic.Service{Name: "shop", Network: "over", Protocol: "tcp", Port: 80, Target: 8080, Labels: map[string]string{"app": "web"}, Mode: vnic.ServiceIngress}
+		assert.Equal(t, 1, r.f.Ready(svc), "it is not written down yet")
 		r.publish(svc)
 		assert.Equal(t, []vnic.Service{svc}, r.names[e.ID].Services)
 		assert.Empty(t, r.names[endpoint(2).ID].Services)
-		assert.Equal(t, 1, r.f.Ready("shop"))
+		assert.Equal(t, 1, r.f.Ready(svc))
 		require.Len(t, r.backends, 1)
 		assert.Equal(t, []vnic.Target{{To: netip.MustParseAddrPort("10.7.0.1:8080")}}, r.backends[0].Targets)
 		e.Ready = false
 		r.put(e)
-		assert.Zero(t, r.f.Ready("shop"))
+		assert.Zero(t, r.f.Ready(svc))
 		assert.Empty(t, r.backends[0].Targets)
 		_, err := r.db.Update(t.Context(), func(tx store.Tx) error { return tx.Delete(fabric.ServicePrefix + "shop") })
 		require.NoError(t, err)
