@@ -283,6 +283,10 @@ func (o *Orchestrator) setOverlay(ctx context.Context, n vnic.Network) error {
 	if err := o.carries(n); err != nil {
 		return err
 	}
+	if fits := o.cfg.Cluster.Self.MTU; fits > 0 && fits < n.MTU {
+		o.log.Warn("the largest packets of a network don't fit into this hypervisor's underlay; make a network anew, whose MTU fits all",
+			"network", n.Name, "mtu", n.MTU, "fits", fits)
+	}
 	own, err := o.takeStand(ctx, n)
 	switch {
 	case errors.Is(err, vnic.ErrPoolExhausted): // pods go first
