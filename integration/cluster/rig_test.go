@@ -80,7 +80,10 @@ func newRig(ctx context.Context) (_ *rig, err error) {
 			return nil, err
 		}
 	}
-	return r, r.boot(ctx)
+	if err := r.boot(ctx); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // addSwitch makes the switch, and etcd at it.
