@@ -2,8 +2,8 @@
 // one. A commit is on the disks of a majority of etcd's members when it returns.
 //
 // Below its prefix, a store has four kinds of keys: "schema", the version of the
-// layout; "data/KEY", the items; "gone/DIR", put anew by each commit that deletes
-// below DIR (see guard.go); and "mark/LEASE/N", by which a commit whose answer is
+// layout; "data/KEY", the items; "gone/N", put anew by each commit that deletes
+// something (see guard.go); and "mark/LEASE/N", by which a commit whose answer is
 // lost is found again (see commit.go). Whoever deletes keys by other programs
 // than this deletes from "data/" while no daemon runs.
 //

@@ -1,9 +1,10 @@
 package etcdstore
 
 import (
+	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
-	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -18,11 +19,8 @@ const itemwise = 32
 // A key that was read alone has the same revision, 0 when it is absent. In a range
 // that was scanned, no key has a revision after the scan's, so that none was put;
 // that none was deleted shows in the revisions of its items, when they are few. For
-// many, it shows in the keys "gone/DIR": each commit that deletes "DIR/NAME" puts
-// "gone/DIR/", and one that deletes a prefix puts that of the prefix's last "/". A
-// deletion below the scanned prefix P thus puts a key that begins with "gone/P", or
-// that of a directory which P is in. Items with a lease go without a commit, and
-// are guarded one by one always.
+// many, it shows in the keys "gone/N"; see [tx.goneKeys]. Items with a lease go
+// without a commit, and are guarded one by one always.
 func (t *tx) guards() []clientv3.Cmp {
 	single := maps.Clone(t.single)
 	var cmps []clientv3.Cmp
@@ -58,17 +56,72 @@ func unchanged(from, end string, rev int64) clientv3.Cmp {
 
 // noneGone are the conditions that none below a prefix was deleted after a revision.
 func (t *tx) noneGone(prefix string, rev int64) []clientv3.Cmp {
-	from := t.s.goneKey(prefix)
-	cmps := []clientv3.Cmp{unchanged(from, clientv3.GetPrefixRangeEnd(from), rev)}
-	for dir := dirOf(prefix); ; dir = dirOf(strings.TrimSuffix(dir, "/")) {
-		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(t.s.goneKey(dir)), "<", rev+1))
-		if dir == "" {
-			return cmps
-		}
+	keys := map[string]bool{}
+	dirs := dirsOf(prefix)
+	keys[t.s.goneKey(below, dirs[len(dirs)-1])] = true
+	for _, dir := range dirs[:len(dirs)-1] {
+		keys[t.s.goneKey(cutOff, dir)] = true
 	}
+	cmps := make([]clientv3.Cmp, 0, len(keys))
+	for key := range keys {
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(key), "<", rev+1))
+	}
+	return cmps
 }
 
-// dirOf returns the key up to its last "/".
-func dirOf(key string) string { return key[:strings.LastIndexByte(key, '/')+1] }
+// goneKeys returns the keys that a commit puts which deletes. A directory is what a key
+// has up to a "/", of which the third is the last that counts. Each key "DIR/NAME" that
+// goes tells all directories that it is in that something below is gone. A prefix that
+// is deleted tells those that it is in as well; and what was below it learns that by
+// another key, of the prefix's own directory. A scan looks at the first kind of its
+// prefix's directory, and at the second of those that this one is in.
+//
+// The keys are numbered, by a hash: there are goneKeys of them at most, however many
+// directories come and go. Two that share one make commits be tried again, no more.
+func (t *tx) goneKeys() []string {
+	keys := map[string]bool{}
+	tell := func(key string) (last string) {
+		for _, dir := range dirsOf(key) {
+			keys[t.s.goneKey(below, dir)], last = true, dir
+		}
+		return last
+	}
+	for _, prefix := range t.cuts {
+		keys[t.s.goneKey(cutOff, tell(prefix))] = true
+	}
+	for k, w := range t.writes {
+		if w.delete {
+			tell(k)
+		}
+	}
+	return slices.Sorted(maps.Keys(keys))
+}
 
-func (s *Store) goneKey(dir string) string { return s.cfg.Prefix + "gone/" + dir }
+// What a key "gone/N" is about.
+const (
+	below  = "below "   // something below the directory is gone
+	cutOff = "cut off " // a prefix of which it is the directory is gone, with what is below
+)
+
+const (
+	goneKeys  = 4096
+	goneDepth = 3 // of directories
+)
+
+// dirsOf returns the directories that a key or a prefix is in, from the root, which is
+// "", to one of goneDepth.
+func dirsOf(key string) []string {
+	dirs := []string{""}
+	for i, c := range []byte(key) {
+		if c == '/' && len(dirs) <= goneDepth {
+			dirs = append(dirs, key[:i+1])
+		}
+	}
+	return dirs
+}
+
+func (s *Store) goneKey(kind, dir string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(kind + dir)) // it never fails
+	return fmt.Sprintf("%sgone/%03x", s.cfg.Prefix, h.Sum32()%goneKeys)
+}

@@ -46,21 +46,18 @@ func (t *tx) settleDeletes() error {
 // ops returns the writes, and those that tell of deletions.
 func (t *tx) ops() []clientv3.Op {
 	var ops []clientv3.Op
-	gone := map[string]bool{}
 	for _, prefix := range t.cuts {
 		ops = append(ops, t.cutOps(prefix)...)
-		gone[dirOf(prefix)] = true
 	}
 	for k, w := range t.writes {
 		if w.delete {
 			ops = append(ops, clientv3.OpDelete(t.s.dataKey(k)))
-			gone[dirOf(k)] = true
 		} else {
 			ops = append(ops, clientv3.OpPut(t.s.dataKey(k), string(w.value)))
 		}
 	}
-	for dir := range gone {
-		ops = append(ops, clientv3.OpPut(t.s.goneKey(dir), ""))
+	for _, key := range t.goneKeys() {
+		ops = append(ops, clientv3.OpPut(key, ""))
 	}
 	return ops
 }
