@@ -307,6 +307,10 @@ func TestTwinHypervisors(t *testing.T) {
 		_, err = orchestrator.New(t.Context(), cfg)
 		require.ErrorIs(t, err, vnic.ErrInUse)
 		require.ErrorContains(t, err, "underlay 192.0.2.1 is that of hypervisor a")
+		own.Self.Underlay = netip.MustParseAddr("2001:db8::9")
+		_, err = orchestrator.New(t.Context(), cfg)
+		require.ErrorIs(t, err, vnic.ErrInvalid)
+		require.ErrorContains(t, err, "join as hypervisor z: underlay 2001:db8::9 is not of the same family as 192.0.2.1 of hypervisor a")
 	})
 }
 

@@ -17,6 +17,9 @@ func (o *Orchestrator) join(ctx context.Context) error {
 		return nil
 	}
 	self := o.cfg.Cluster.Self
+	if err := o.checkFamily(ctx, self); err != nil {
+		return wrap(err, "join as hypervisor %s", self.Name)
+	}
 	for {
 		var released bool
 		_, err := o.shared.Update(ctx, func(tx store.Tx) error {
@@ -46,6 +49,22 @@ func (o *Orchestrator) join(ctx context.Context) error {
 			return fmt.Errorf("release what it held: %w", err)
 		}
 	}
+}
+
+// checkFamily returns an error when one that is alive has an underlay of the other
+// family: they could not exchange frames.
+func (o *Orchestrator) checkFamily(ctx context.Context, self vnic.Hypervisor) error {
+	known, err := fabric.Hypervisors(ctx, o.shared)
+	if err != nil || !self.Underlay.IsValid() {
+		return err
+	}
+	for _, k := range known {
+		if k.Alive && k.Name != self.Name && k.Underlay.IsValid() && k.Underlay.Is4() != self.Underlay.Is4() {
+			return fmt.Errorf("underlay %s is not of the same family as %s of hypervisor %s; give all IPv4 addresses, or all IPv6: %w",
+				self.Underlay, k.Underlay, k.Name, vnic.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // checkTwin returns an error when another machine is alive as this hypervisor.

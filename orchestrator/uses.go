@@ -289,7 +289,7 @@ func (o *Orchestrator) follow() {
 		Changed: o.networkChanged, Needed: o.networksNeeded,
 	}
 	if c := o.cfg.Cluster; c != nil {
-		cfg.Overlay = c.Overlay
+		cfg.Overlay, cfg.Underlay = c.Overlay, c.Self.Underlay
 	}
 	o.uses.mu.Lock() // what is called back takes it before it uses the fabric
 	defer o.uses.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -56,8 +57,11 @@ type Services interface {
 
 // Config says what a Fabric works with. What is nil is left out.
 type Config struct {
-	Store    store.Store // required; all keys of it, not those of one hypervisor
-	Self     string      // this hypervisor's name; empty when there is only this one
+	Store store.Store // required; all keys of it, not those of one hypervisor
+	Self  string      // this hypervisor's name; empty when there is only this one
+	// Underlay is this hypervisor's address. What is behind one of the other family is
+	// left out: it can't be reached. Default: nothing is left out.
+	Underlay netip.Addr
 	Overlay  Overlay
 	Names    Names
 	Services Services

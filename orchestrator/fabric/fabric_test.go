@@ -82,7 +82,7 @@ func inRig(t *testing.T, test func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, db: newCutStore(), stations: map[vnic.MAC]vnic.Station{}, names: map[vnic.ID]fabric.Named{}}
 		r.f = fabric.Start(fabric.Config{
-			Store: r.db, Self: "a", Overlay: r, Names: namesOf{r}, Services: r, Resync: time.Hour,
+			Store: r.db, Self: "a", Underlay: netip.MustParseAddr("192.0.2.1"), Overlay: r, Names: namesOf{r}, Services: r, Resync: time.Hour,
 			Changed: func(n string) { r.mu.Lock(); defer r.mu.Unlock(); r.changed = append(r.changed, n) },
 		})
 		test(r)
@@ -281,6 +281,25 @@ func TestGap(t *testing.T) {
 			assert.Equal(t, []string{"set 1"}, r.done())
 		})
 	}
+}
+
+// TestOtherFamily: what is behind an underlay of the other family can't be reached, and
+// must not be in the way of the others.
+func TestOtherFamily(t *testing.T) {
+	inRig(t, func(r *rig) {
+		out := endpoint(1)
+		out.Underlay = netip.MustParseAddr("2001:db8::1")
+		r.put(out, endpoint(2))
+		r.use()
+		assert.Equal(t, []string{"replace 1"}, r.done())
+		out.Ready = false
+		r.put(out)
+		r.done()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		assert.NotContains(t, r.stations, out.MAC)
+		assert.Contains(t, r.stations, endpoint(2).MAC)
+	})
 }
 
 func TestHolders(t *testing.T) {

@@ -93,11 +93,11 @@ func batch(first store.Event, events <-chan store.Event) []store.Event {
 
 // read takes in all that the store has, and marks all as to be declared.
 func (f *Fabric) read(ctx context.Context) (rev int64, err error) {
-	s := newState(f.cfg.Self)
+	s := newState(f.cfg)
 	var c changes
 	var networks []store.Item
 	err = f.cfg.Store.View(ctx, func(tx store.ReadTx) error {
-		s, c = newState(f.cfg.Self), changes{}
+		s, c = newState(f.cfg), changes{}
 		rev = tx.Rev()
 		endpoints, err := tx.Scan(EndpointPrefix, 0)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 // state is what the store says, indexed. Its methods are for one goroutine.
 type state struct {
 	self     string
+	underlay netip.Addr
 	networks map[string]*network
 	services map[string]*service
 }
@@ -39,8 +40,8 @@ type service struct {
 	ready map[vnic.ID]bool
 }
 
-func newState(self string) *state {
-	return &state{self: self, networks: map[string]*network{}, services: map[string]*service{}}
+func newState(cfg Config) *state {
+	return &state{self: cfg.Self, underlay: cfg.Underlay, networks: map[string]*network{}, services: map[string]*service{}}
 }
 
 // changes are what a batch of events touched.
@@ -162,7 +163,7 @@ func (s *state) dropService(name string, c *changes) {
 // remote says whether an endpoint is behind another hypervisor that frames can be
 // sent to.
 func (s *state) remote(e vnic.Endpoint) bool {
-	return e.Hypervisor != s.self && e.Underlay.IsValid()
+	return e.Hypervisor != s.self && e.Underlay.IsValid() && (!s.underlay.IsValid() || e.Underlay.Is4() == s.underlay.Is4())
 }
 
 func station(e vnic.Endpoint) vnic.Station {
