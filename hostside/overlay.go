@@ -90,9 +90,9 @@ func (h *Host) vni(name string) (uint32, *overlay.Overlay, error) {
 }
 
 // ReplaceStations declares all stations of an overlay that are behind other hypervisors,
-// in place of those before, and tells what differed in the kernel's tables. The network
-// was set by [Host.SetNetwork]. A station that another pod of this hypervisor has the
-// MAC of is an [vnic.ErrAddressTaken], and is declared once that one is gone.
+// in place of those before. The network was set by [Host.SetNetwork]. A station that
+// another pod of this hypervisor has the MAC of is an [vnic.ErrAddressTaken], and is
+// declared once that one is gone.
 func (h *Host) ReplaceStations(ctx context.Context, network string, all []vnic.Station) error {
 	vni, o, err := h.vni(network)
 	if err != nil {

@@ -311,6 +311,15 @@ func TestTwinHypervisors(t *testing.T) {
 		_, err = orchestrator.New(t.Context(), cfg)
 		require.ErrorIs(t, err, vnic.ErrInvalid)
 		require.ErrorContains(t, err, "join as hypervisor z: underlay 2001:db8::9 is not of the same family as 192.0.2.1 of hypervisor a")
+		for _, h := range hs {
+			h.crash()
+		}
+		cfg.Store = c.shared
+		_, err = orchestrator.New(t.Context(), cfg)
+		require.ErrorContains(t, err, "hosts rm a", "one that is new does not come before those that are off")
+		hs[0].cfg.Cluster.Self.Underlay = netip.MustParseAddr("2001:db8::1")
+		hs[0].start()
+		hs[1].start()
 	})
 }
 
@@ -459,6 +468,7 @@ func TestServices(t *testing.T) {
 		require.ErrorIs(t, err, vnic.ErrPortTaken)
 		_, err = a.orch.Attach(t.Context(), vnic.Request{Key: vnic.Key{VM: "vm-a", Pod: "tunnel", Interface: "eth0"}, Network: "over", Ports: tunnel})
 		require.ErrorContains(t, err, "attach tunnel/eth0 in vm-a: port 4789/udp carries the frames of overlays (VXLAN); choose another")
+		synctest.Wait()
 		svc, err := a.orch.SetService(t.Context(), vnic.Service{Network: "over", Protocol: "tcp", Port: 8080, Target: 80, Pod: "web"})
 		require.NoError(t, err)
 		assert.Equal(t, "8080-tcp", svc.Name)

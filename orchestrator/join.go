@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/brfuse/brfuse/orchestrator/fabric"
 	"github.com/brfuse/brfuse/orchestrator/store"
@@ -51,17 +52,26 @@ func (o *Orchestrator) join(ctx context.Context) error {
 	}
 }
 
-// checkFamily returns an error when one that is alive has an underlay of the other
-// family: they could not exchange frames.
+// checkFamily returns an error when this hypervisor comes with an underlay of another
+// family than the others have: they could not exchange frames. Those that are dead count
+// for one that is new, so that it can't come before them after all were off; not for one
+// that has come before and changes its family, which all do one after the other.
 func (o *Orchestrator) checkFamily(ctx context.Context, self vnic.Hypervisor) error {
 	known, err := fabric.Hypervisors(ctx, o.shared)
 	if err != nil || !self.Underlay.IsValid() {
 		return err
 	}
+	differs := func(h vnic.Hypervisor) bool {
+		return h.Underlay.IsValid() && h.Underlay.Unmap().Is4() != self.Underlay.Unmap().Is4()
+	}
+	i := slices.IndexFunc(known, func(k fabric.Known) bool { return k.Name == self.Name && !k.Released && k.Underlay.IsValid() })
+	if i >= 0 && !differs(known[i].Hypervisor) {
+		return nil
+	}
 	for _, k := range known {
-		if k.Alive && k.Name != self.Name && k.Underlay.IsValid() && k.Underlay.Is4() != self.Underlay.Is4() {
-			return fmt.Errorf("underlay %s is not of the same family as %s of hypervisor %s; give all IPv4 addresses, or all IPv6: %w",
-				self.Underlay, k.Underlay, k.Name, vnic.ErrInvalid)
+		if k.Name != self.Name && differs(k.Hypervisor) && (k.Alive || i < 0 && !k.Released) {
+			return fmt.Errorf("underlay %s is not of the same family as %s of hypervisor %s; give all IPv4 addresses, or all IPv6; `brfuse hosts rm %s` if that one is gone: %w",
+				self.Underlay, k.Underlay, k.Name, k.Name, vnic.ErrInvalid)
 		}
 	}
 	return nil

@@ -34,12 +34,16 @@ type plan struct {
 // the most.
 func (p plan) measure(ctx context.Context, b bed, out *result.Writer, progress io.Writer) error {
 	todo := make(map[string][]string, len(p.topologies)) // workloads by topology
+	var missed []key
 	for _, t := range p.topologies {
 		todo[t] = p.workloads
 	}
 	for round := range p.most + 1 {
+		if round == p.rounds+1 {
+			missed = p.missed(out.Set())
+		}
 		if round > p.rounds {
-			if todo = p.again(out.Set()); len(todo) == 0 {
+			if todo = again(append(p.wide(out.Set()), missed...)); len(todo) == 0 {
 				return nil
 			}
 		}
@@ -53,25 +57,27 @@ func (p plan) measure(ctx context.Context, b bed, out *result.Writer, progress i
 	return nil
 }
 
-// again returns what has to be measured once more: few rounds may miss a budget by
-// chance, and more of both series tell.
-func (p plan) again(set *result.Set) map[string][]string {
+// again returns what has to be measured once more.
+func again(keys []key) map[string][]string {
 	todo := map[string][]string{}
-	add := func(k key) {
-		if k.rig == p.rig && !slices.Contains(todo[k.topology], k.workload) {
+	for _, k := range keys {
+		if !slices.Contains(todo[k.topology], k.workload) {
 			todo[k.topology] = append(todo[k.topology], k.workload)
 		}
 	}
-	for _, k := range p.wide(set) {
-		add(k)
-	}
+	return todo
+}
+
+// missed returns both series of each budget that is missed. Few rounds may do so by
+// chance: these series are measured up to the most, however they come out meanwhile.
+func (p plan) missed(set *result.Set) []key {
+	var keys []key
 	for _, v := range judge(p.budgets, set) {
-		if !v.met() {
-			add(key{v.rig, v.of, v.workload})
-			add(key{v.rig, v.to, v.workload})
+		if v.rig == p.rig && !v.met() {
+			keys = append(keys, key{v.rig, v.of, v.workload}, key{v.rig, v.to, v.workload})
 		}
 	}
-	return todo
+	return keys
 }
 
 // round measures each topology once, another one first each time.

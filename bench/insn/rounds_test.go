@@ -106,7 +106,7 @@ func TestMissTakesMoreRounds(t *testing.T) {
 		rounds int
 		met    bool
 	}{
-		"by chance": {[]float64{0, 202, 206, 202}, 3, true},
+		"by chance": {[]float64{0, 202, 206, 202}, 5, true},
 		"always":    {[]float64{0, 206}, 5, false},
 		"never":     {[]float64{0, 201}, 2, true},
 	} {

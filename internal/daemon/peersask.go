@@ -30,8 +30,7 @@ func (f *forwarding) ofPod(ctx context.Context, pod string) (*peer, error) {
 		return nil, err
 	}
 	if len(list) > 0 {
-		// That the others have one as well is known without asking them, who may be down.
-		return nil, onlyOne(pod, slices.Compact(slices.Sorted(slices.Values(append(f.dir.HypervisorsOfPod(pod), f.dir.Hypervisor())))))
+		return nil, f.onlyHere(ctx, pod)
 	}
 	have, err := f.ask(ctx, pod)
 	switch {
@@ -47,6 +46,27 @@ func (f *forwarding) ofPod(ctx context.Context, pod string) (*peer, error) {
 		return nil, fmt.Errorf("find pod %s, name its vm by --vm if you know it: %w", pod, err)
 	}
 	return nil, nil
+}
+
+// onlyHere returns an error when other hypervisors that are alive have a pod, too. They
+// are not asked: it is known.
+func (f *forwarding) onlyHere(ctx context.Context, pod string) error {
+	self := f.dir.Hypervisor()
+	holders := f.dir.HypervisorsOfPod(pod)
+	if !slices.ContainsFunc(holders, func(h string) bool { return h != self }) {
+		return nil
+	}
+	all, err := f.dir.Hypervisors(ctx)
+	if err != nil {
+		return err
+	}
+	var have []string
+	for _, h := range all {
+		if h.Name == self || h.State == vnic.HypervisorAlive && slices.Contains(holders, h.Name) {
+			have = append(have, h.Name)
+		}
+	}
+	return onlyOne(pod, have)
 }
 
 // onlyOne returns an error when several hypervisors have a pod.

@@ -228,21 +228,43 @@ func (h *Handle) SetHostAddrs(l HostLink, want []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	var gone bool
+	var wrong []netlink.Addr
 	for p, a := range have {
-		if keepHostAddr(want, have, p) {
-			continue
-		}
-		if err := h.nl.AddrDel(index(l.Index), &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("take address %s from %s: %w", p, l.Name, noLink(err))
-		}
-		gone = true
-	}
-	if gone { // with a primary address the kernel takes others of its subnet away, unless it promotes one
-		if have, err = h.hostAddrs(l); err != nil {
-			return err
+		if !keepHostAddr(want, have, p) {
+			wrong = append(wrong, a)
 		}
 	}
+	if len(wrong) == 0 {
+		return h.addHostAddrs(l, have, want)
+	}
+	// A link that loses its last address of IPv4 loses its permanent neighbours, too. So
+	// it has one without a subnet meanwhile.
+	var meanwhile netip.Prefix
+	if i := slices.IndexFunc(want, func(p netip.Prefix) bool { return p.Addr().Is4() }); i >= 0 {
+		meanwhile = netip.PrefixFrom(want[i].Addr(), want[i].Addr().BitLen())
+		if err := h.setHostAddr(l, meanwhile, false); err != nil {
+			return fmt.Errorf("give address %s to %s: %w", meanwhile, l.Name, noLink(err))
+		}
+	}
+	for _, a := range wrong {
+		if hostPrefix(a.IPNet) != meanwhile {
+			err = errors.Join(err, h.delHostAddr(l, a))
+		}
+	}
+	if err == nil { // with a primary address the kernel takes others of its subnet away, unless it promotes one
+		have, err = h.hostAddrs(l)
+	}
+	if err == nil {
+		err = h.addHostAddrs(l, have, want)
+	}
+	if meanwhile.IsValid() && !slices.Contains(want, meanwhile) {
+		err = errors.Join(err, h.delHostAddr(l, netlink.Addr{IPNet: hostIPNet(meanwhile)}))
+	}
+	return err
+}
+
+// addHostAddrs gives a link those of the addresses that it has not, or has otherwise.
+func (h *Handle) addHostAddrs(l HostLink, have map[netip.Prefix]netlink.Addr, want []netip.Prefix) error {
 	for i, p := range want {
 		deprecated := p.Addr().Is6() && slices.ContainsFunc(want[:i], inSubnetOf(p))
 		if a, has := have[p]; has && (a.Flags&unix.IFA_F_DEPRECATED != 0) == deprecated {
@@ -251,6 +273,15 @@ func (h *Handle) SetHostAddrs(l HostLink, want []netip.Prefix) error {
 		if err := h.setHostAddr(l, p, deprecated); err != nil {
 			return fmt.Errorf("give address %s to %s: %w", p, l.Name, noLink(err))
 		}
+	}
+	return nil
+}
+
+// delHostAddr takes an address away. That there is none is no error.
+func (h *Handle) delHostAddr(l HostLink, a netlink.Addr) error {
+	err := h.nl.AddrDel(index(l.Index), &a)
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("take address %s from %s: %w", hostPrefix(a.IPNet), l.Name, noLink(err))
 	}
 	return nil
 }
@@ -289,7 +320,8 @@ func (h *Handle) hostAddrs(l HostLink) (map[netip.Prefix]netlink.Addr, error) {
 func (h *Handle) setHostAddr(l HostLink, p netip.Prefix, deprecated bool) error {
 	a := &netlink.Addr{IPNet: hostIPNet(p)}
 	if p.Addr().Is6() {
-		a.Flags, a.ValidLft, a.PreferedLft = unix.IFA_F_NODAD, math.MaxUint32, math.MaxUint32
+		forever := uint32(math.MaxUint32) // a constant would not fit into an int of 32 bits
+		a.Flags, a.ValidLft, a.PreferedLft = unix.IFA_F_NODAD, int(forever), int(forever)
 	}
 	if deprecated {
 		a.PreferedLft = 0

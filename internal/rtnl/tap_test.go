@@ -137,9 +137,16 @@ func TestIntegrationHostAddrs(t *testing.T) {
 					}
 					require.NoError(t, h.SetHostAddrs(br, want))
 					require.NoError(t, h.SetHostAddrs(br, want), "again")
+					assert.Len(t, permanent(t, br), 2, "neighbours stay")
 					assert.Equal(t, source4, sourceTo(t, "10.0.0.2"))
 					assert.Equal(t, source6, sourceTo(t, "fd00::2"), "of which ::1 has more bits")
 					assert.ElementsMatch(t, addrs, globals(t, br))
+				}
+				require.NoError(t, h.SetHostAddrs(br, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")}))
+				for _, addr := range []string{"10.0.0.3", "fd00::3"} {
+					require.NoError(t, netlink.NeighAdd(&netlink.Neigh{
+						LinkIndex: br.Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(addr), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 3},
+					}))
 				}
 				sets("10.0.0.1", "fd00::1", "10.0.0.1/24", "fd00::1/64")
 				sets("10.0.0.9", "fd00::f0:0:9", "10.0.0.9/24", "fd00::f0:0:9/64", "10.0.0.1/24", "fd00::1/64")
@@ -171,6 +178,19 @@ func globals(t *testing.T, l rtnl.HostLink) (list []string) {
 	for _, a := range all {
 		if !a.IP.IsLinkLocalUnicast() {
 			list = append(list, a.IPNet.String())
+		}
+	}
+	return list
+}
+
+// permanent returns the permanent neighbours at a link.
+func permanent(t *testing.T, l rtnl.HostLink) (list []netlink.Neigh) {
+	t.Helper()
+	all, err := netlink.NeighList(l.Index, netlink.FAMILY_ALL)
+	require.NoError(t, err)
+	for _, n := range all {
+		if n.State&netlink.NUD_PERMANENT != 0 {
+			list = append(list, n)
 		}
 	}
 	return list

@@ -228,22 +228,36 @@ func (g *Guard) serveLocked(old map[serviceKey]served) error {
 		}
 	}
 	had, needed := spreadsOf(old), spreadsOf(g.services)
-	err := g.transactLocked(func(c *nftables.Conn) error {
-		if err := before.without(after).each(c.SetDeleteElements); err != nil {
-			return err
-		}
-		for _, s := range needed {
-			if !slices.Contains(had, s) {
-				addChains(c, s.rules())
+	now, later := before.without(after).parted(after)
+	// Packets are on their way meanwhile. One that a commit overtakes has the rules of
+	// before it, and yet finds in the maps what came with it: so chains are there before
+	// maps lead to them. And what a packet is led by before routing and behind it may be
+	// of before and after a commit: so sources stay until nothing leads to their targets.
+	steps := []func(*nftables.Conn) error{
+		func(c *nftables.Conn) error {
+			for _, s := range needed {
+				if !slices.Contains(had, s) {
+					addChains(c, s.rules())
+				}
 			}
-		}
-		for _, s := range had {
-			if !slices.Contains(needed, s) {
-				c.DelChain(s.chain())
+			return nil
+		},
+		func(c *nftables.Conn) error {
+			return cmp.Or(now.each(c.SetDeleteElements), after.without(before).each(c.SetAddElements))
+		},
+		func(c *nftables.Conn) error {
+			for _, s := range had {
+				if !slices.Contains(needed, s) {
+					c.DelChain(s.chain())
+				}
 			}
-		}
-		return after.without(before).each(c.SetAddElements)
-	})
+			return later.each(c.SetDeleteElements)
+		},
+	}
+	var err error
+	for i := 0; i < len(steps) && err == nil; i++ {
+		err = g.transactLocked(steps[i]) // nothing is sent for one that has nothing to do
+	}
 	// As in changeLocked; EBUSY: a map has something else at that key, or uses the chain.
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		g.log.Warn("packet filter was changed by someone else, restoring it", "table", tableName)

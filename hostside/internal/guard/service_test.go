@@ -1,14 +1,10 @@
 package guard_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -292,50 +288,6 @@ func TestIntegrationConnectionsOfTargetsThatMoveEnd(t *testing.T) {
 	assert.Equal(t, "remote to 192.0.2.2", talk(t, udp))
 	assert.Equal(t, 1, c.forget(t, c.set(t, service(vnic.UDP, 8080, "remote"))))
 	assert.Equal(t, "remote to "+own4, talk(t, udp))
-}
-
-func TestIntegrationServicesUnderLoad(t *testing.T) {
-	c := newCluster(t)
-	sets := [][]string{{"a", "b", "remote"}, {"b"}, {"remote", "a"}, {"remote"}, {"a", "b"}}
-	c.set(t, service(vnic.TCP, 8080, sets[0]...), service(vnic.TCP, 8081, "a"))
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
-	defer stop()
-	var asked atomic.Int64
-	ended := make(chan error, 1)
-	go func() {
-		ended <- c.world.Do(func() error {
-			for ctx.Err() == nil {
-				if err := errors.Join(once(ctx, "192.0.2.1:8080"), once(ctx, "192.0.2.1:8081")); err != nil && ctx.Err() == nil {
-					return err
-				}
-				asked.Add(1)
-			}
-			return nil
-		})
-	}()
-	for i := 0; i < 50 || asked.Load() < 100 && ctx.Err() == nil && len(ended) == 0; i++ {
-		c.set(t, service(vnic.TCP, 8080, sets[i%len(sets)]...), service(vnic.TCP, 8081, "a"))
-		if i%10 == 0 {
-			require.NoError(t, c.g.SetNetwork(t.Context(), testNetwork()), "all tables anew")
-		}
-	}
-	stop()
-	require.NoError(t, <-ended)
-	assert.GreaterOrEqual(t, asked.Load(), int64(100), "connections to each, within the time")
-}
-
-// once asks from the calling thread's namespace and returns what goes wrong, within half
-// of the time after which TCP sends again what was lost (RFC 6298).
-func once(ctx context.Context, addr string) error {
-	conn, err := (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	err = conn.SetDeadline(time.Now().Add(3 * time.Second))
-	if err == nil {
-		_, err = io.ReadAll(conn)
-	}
-	return errors.Join(err, conn.Close())
 }
 
 // The kernel looks maps up in their latest state. For a packet that was on its way

@@ -93,6 +93,27 @@ func (e elements) without(o elements) elements {
 	return rest
 }
 
+// parted divides elements that go into those that others take the place of, or that may
+// go at once, and sources of targets that nothing leads to any more in after.
+func (e elements) parted(after elements) (now, later elements) {
+	now, later = maps.Clone(e), elements{}
+	for _, m := range serviceMaps {
+		kept := make(map[string]bool, len(after[m.sources]))
+		for _, one := range after[m.sources] {
+			kept[string(one.Key)] = true
+		}
+		now[m.sources] = nil
+		for _, one := range e[m.sources] {
+			if kept[string(one.Key)] {
+				now[m.sources] = append(now[m.sources], one)
+			} else {
+				later[m.sources] = append(later[m.sources], one)
+			}
+		}
+	}
+	return now, later
+}
+
 // spread is a choice among n targets of one family: the chain that makes it.
 type spread struct {
 	v6 bool

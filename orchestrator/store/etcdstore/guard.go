@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -77,7 +78,9 @@ func (t *tx) noneGone(prefix string, rev int64) []clientv3.Cmp {
 // prefix's directory, and at the second of those that this one is in.
 //
 // The keys are numbered, by a hash: there are goneKeys of them at most, however many
-// directories come and go. Two that share one make commits be tried again, no more.
+// directories come and go. Two that share one make commits be tried again, no more. The
+// root and what is right below it, where much is deleted all the time, have keys of
+// their own.
 func (t *tx) goneKeys() []string {
 	keys := map[string]bool{}
 	tell := func(key string) (last string) {
@@ -99,12 +102,12 @@ func (t *tx) goneKeys() []string {
 
 // What a key "gone/N" is about.
 const (
-	below  = "below "   // something below the directory is gone
-	cutOff = "cut off " // a prefix of which it is the directory is gone, with what is below
+	below  = "below/" // something below the directory is gone
+	cutOff = "cut/"   // a prefix of which it is the directory is gone, with what is below
 )
 
 const (
-	goneKeys  = 4096
+	goneKeys  = 1 << 16
 	goneDepth = 3 // of directories
 )
 
@@ -121,7 +124,10 @@ func dirsOf(key string) []string {
 }
 
 func (s *Store) goneKey(kind, dir string) string {
+	if strings.Count(dir, "/") < 2 {
+		return s.cfg.Prefix + "gone/" + kind + dir
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(kind + dir)) // it never fails
-	return fmt.Sprintf("%sgone/%03x", s.cfg.Prefix, h.Sum32()%goneKeys)
+	return fmt.Sprintf("%sgone/%04x", s.cfg.Prefix, h.Sum32()%goneKeys)
 }
