@@ -65,6 +65,9 @@ func (v *VM) putBack(id vnic.ID) bool {
 		return false
 	}
 	lost, adding := v.nics.lose(id)
+	if lost {
+		v.slots.Hold(d.slot, devicePath(id))
+	}
 	if lost && !adding { // else its plug notices
 		v.wg.Go(func() { v.replug(id) })
 	}
@@ -78,11 +81,13 @@ func (v *VM) replug(id vnic.ID) {
 	unlock, err := v.nics.lock(ctx, id)
 	if err != nil {
 		v.log.Warn("vnic stays away", "id", id, "error", err)
+		v.slots.Land(devicePath(id))
 		return
 	}
 	defer unlock()
 	d, ok := v.nics.get(id)
 	if !ok || !d.lost {
+		v.slots.Land(devicePath(id))
 		return // unplugged meanwhile
 	}
 	v.log.Info("guest powered the slot off once too often, vnic is put back", "id", id, "slot", d.slot)
@@ -101,6 +106,8 @@ func (v *VM) replug(id vnic.ID) {
 
 // addAgain adds a device as it was, until it stays.
 func (v *VM) addAgain(ctx context.Context, id vnic.ID, d nic) error {
+	v.slots.Hold(d.slot, devicePath(id))
+	defer v.slots.Land(devicePath(id)) // it is there, or the caller releases the slot
 	for range staleTries {
 		v.nics.update(id, func(d *nic) { d.lost, d.adding = false, true })
 		err := v.run(ctx, "device_add", d.args)

@@ -62,6 +62,22 @@ func (t *Table) Land(owner string) {
 	}
 }
 
+// Hold keeps a slot, by its name, for the device that was there and is put back: a look
+// that doesn't find it meanwhile may have freed the slot, or would. End it by Land or
+// Release. One that somebody else has is left to that one.
+func (t *Table) Hold(slot, owner string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, ok := t.all[slot]
+	if !ok || s.owner != "" && s.owner != owner {
+		return
+	}
+	if s.owner == "" {
+		t.setOwnerLocked(s, owner)
+	}
+	s.flight = true
+}
+
 // Release frees the slot of owner, if it has one.
 func (t *Table) Release(owner string) {
 	t.mu.Lock()

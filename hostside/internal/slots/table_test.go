@@ -103,6 +103,40 @@ func TestSlotsMerge(t *testing.T) {
 }
 
 // TestSlotsCancel: a plug found its device in another slot than the one it had reserved.
+// TestSlotsHold: a device that the guest has sent away, and that is put back, keeps its
+// slot, whatever a look sees meanwhile.
+func TestSlotsHold(t *testing.T) {
+	without := Bus{Name: "br", Class: ACPIBridge, NoZero: true}
+	with := without
+	with.Taken = map[int]string{1: "a"}
+	for name, held := range map[string]bool{"before the look": true, "after it": false} {
+		t.Run(name, func(t *testing.T) {
+			s := table(with)
+			if held {
+				s.Hold("br/01", "a")
+			}
+			s.Merge(s.Mark(), []Bus{without})
+			assert.Equal(t, held, s.Owners()["br/01"] == "a")
+			s.Hold("br/01", "a")
+			s.Merge(s.Mark(), []Bus{without})
+			assert.Equal(t, map[string]string{"br/01": "a"}, s.Owners())
+			for i := range 30 {
+				assert.NotEqual(t, "br/01", reserve(t, s, fmt.Sprint(i)))
+			}
+			_, ok := s.Reserve("more")
+			assert.False(t, ok)
+			s.Land("a")
+			used, _, _ := s.Counts()
+			assert.Equal(t, 31, used)
+			s.Release("a")
+			assert.Equal(t, "br/01", reserve(t, s, "b"))
+			s.Hold("br/01", "a")
+			s.Hold("br/99", "a")
+			assert.Equal(t, "b", s.Owners()["br/01"], "somebody else has it")
+		})
+	}
+}
+
 func TestSlotsCancel(t *testing.T) {
 	s := table(Bus{Name: "br", Class: ACPIBridge, NoZero: true})
 	got, _ := s.Reserve("mine")
